@@ -1,0 +1,119 @@
+"""Child processes that start, become ready, and are gone at the end, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+GRACE_SECONDS = 8.0
+"""Between the polite request to end and the end."""
+
+_handed_out: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on, and that was not given to another part before.
+
+    The kernel picks it at random, so that whoever else asks it at this moment gets another.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _handed_out:
+            _handed_out.add(port)
+            return port
+
+
+class ProcessFailedError(Exception):
+    """A part did not start; the message ends with what it had to say."""
+
+
+class Process:
+    """A child with a session of its own, so that its children end with it, and with a log file."""
+
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.log = log
+        self._stopped = False
+        self._command = [str(word) for word in command]
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, ready: Callable[[], bool], *, timeout: float) -> None:
+        """Returns once `ready` says so. Raises ProcessFailedError with the end of the log when the child ends before
+        or `timeout` (seconds) passes; the child is stopped then."""
+        deadline = time.monotonic() + timeout
+        while not ready():
+            ended, late = not self.running, time.monotonic() > deadline
+            if ended or late:
+                why = f"ended with status {self._child.returncode}" if ended else f"was not ready within {timeout} s"
+                self.stop()
+                raise ProcessFailedError(f"{self._command} {why}:\n{self.log_text()[-4000:]}")
+            time.sleep(0.02)
+
+    def pause(self) -> None:
+        """Freeze it: connections are still accepted by the kernel, and nothing is answered."""
+        os.killpg(self._child.pid, signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        os.killpg(self._child.pid, signal.SIGCONT)
+
+    def stop(self) -> int:
+        """Ask it to end, make it end after a while, and wait until it has. Returns the exit status."""
+        if not self._stopped:
+            self._stopped = True  # once only: the number may belong to somebody else later
+            if self.running:
+                self._signal(signal.SIGCONT)
+                self._child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._child.wait(GRACE_SECONDS)
+            # Whatever it started and left behind is in its group, which lives on as long as a member does.
+            self._signal(signal.SIGKILL)
+        return self._child.wait(GRACE_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
