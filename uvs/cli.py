@@ -1,0 +1,187 @@
+"""The command line. Exit status: 0 all is well, 1 something else has to be mended, 2 the call or the settings are."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import logging
+import shutil
+import sys
+from importlib.resources import as_file
+from pathlib import Path
+
+from uvs import __version__
+from uvs.app import connect_homeserver, create_app
+from uvs.errors import CannotTell
+from uvs.homeserver import Finding, Homeserver
+from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
+from uvs.matrix.power_levels import CREATOR_LEVEL
+from uvs.net.http import open_client
+from uvs.ops import logs
+from uvs.ops.server import serve
+from uvs.resources import shipped
+from uvs.settings import Loaded, Mistakes, load
+
+_SETTINGS_HELP = "Settings come from UVS_… variables, from files named by UVS_…_FILE, and from the TOML file named by \
+UVS_CONFIG_FILE; README.md lists them."
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; ends the process with its exit status."""
+    sys.exit(_run(_parser().parse_args(sys.argv[1:] if argv is None else argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="uvs",
+        description="Proves who a Matrix user is, and what they may do, to anything that is not Matrix.",
+        epilog=_SETTINGS_HELP,
+    )
+    parser.add_argument("--version", action="version", version=f"uvs {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve the API (the default)", epilog=_SETTINGS_HELP)
+    check = commands.add_parser(
+        "check",
+        help="find what is wrong with settings, homeserver and token",
+        description="Check the settings, the homeserver and what the access token may do; with --user and --room, also "
+        "tell what the service would say about that person.",
+        epilog=_SETTINGS_HELP,
+    )
+    check.add_argument("--user", type=_user, metavar="@USER:SERVER", help="whose standing to look up")
+    check.add_argument("--room", type=_room, metavar="!ROOM:SERVER", help="in which room (an id, not an alias)")
+    check.add_argument("--json", action="store_true", help="machine-readable")
+    export = commands.add_parser(
+        "export-prosody",
+        help="copy the Prosody modules into a folder",
+        description="Copy the Lua modules into DIR, for Prosody's plugin_paths. Files that differ are replaced.",
+    )
+    export.add_argument("dir", type=Path, metavar="DIR")
+    commands.add_parser("health", help="exit with 0 if the service on this machine answers, for health checks")
+    return parser
+
+
+def _user(raw: str) -> UserID:
+    try:
+        return UserID.parse(raw)
+    except InvalidIdentifier as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _room(raw: str) -> RoomID:
+    try:
+        return RoomID.parse(raw)
+    except InvalidIdentifier as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.command == "export-prosody":
+            return _export_prosody(arguments.dir)
+        if arguments.command == "check":
+            return _check(load(), arguments.user, arguments.room, as_json=arguments.json)
+        if arguments.command == "health":
+            return _health(load())
+        return _serve(load())
+    except Mistakes as mistakes:
+        print(f"uvs cannot start; {len(mistakes.lines)} to mend in the settings:", file=sys.stderr)
+        for line in mistakes.lines:
+            print(f"  {line}", file=sys.stderr)
+        return 2
+
+
+def _serve(loaded: Loaded) -> int:
+    settings = loaded.settings
+    logs.configure(settings.log_level, settings.log_format)
+    log = logging.getLogger("uvs")
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    log.info("uvs %s listens on %s port %d", __version__, settings.listen_address, settings.port)
+    serve(create_app(settings), host=settings.listen_address, port=settings.port)
+    return 0
+
+
+def _export_prosody(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with as_file(shipped("prosody_lua")) as source:
+            for file in sorted(source.glob("*.lua")):
+                shutil.copyfile(file, directory / file.name)
+                print(directory / file.name)
+    except OSError as error:
+        print(f"uvs: the modules cannot be copied to {directory}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f'Now add "{directory.resolve()}" to plugin_paths in the Prosody configuration.')
+    return 0
+
+
+def _health(loaded: Loaded) -> int:
+    settings = loaded.settings
+    # What listens everywhere is asked on loopback.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen_address, settings.listen_address)  # noqa: S104
+    connection = http.client.HTTPConnection(host, settings.port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        print(f"uvs does not answer on {host} port {settings.port}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    return 0 if status == 200 else 1
+
+
+def _check(loaded: Loaded, user: UserID | None, room: RoomID | None, *, as_json: bool) -> int:
+    if (user is None) != (room is None):
+        print("uvs check: --user and --room go together", file=sys.stderr)
+        return 2
+    findings, standing = asyncio.run(_ask(loaded, user, room))
+    if as_json:
+        report = {
+            "findings": [{"check": f.name, "good": f.good, "mend": f.mend or None} for f in findings],
+            "warnings": loaded.warnings,
+            "standing": standing,
+        }
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        for warning in loaded.warnings:
+            print(f"warn  {warning}")
+        for finding in findings:
+            print(
+                f"{'ok   ' if finding.good else 'FAIL '} {finding.name}" + (f": {finding.mend}" if finding.mend else "")
+            )
+        if standing:
+            print(f"      {standing['says']}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+async def _ask(
+    loaded: Loaded, user: UserID | None, room: RoomID | None
+) -> tuple[list[Finding], dict[str, object] | None]:
+    timeout = loaded.settings.request_timeout
+    async with open_client(timeout=timeout) as client:
+        homeserver = connect_homeserver(loaded.settings, client)
+        findings = [Finding("settings"), *await homeserver.check()]
+        standing = None
+        if user and room and all(finding.good for finding in findings):
+            finding, standing = await _standing(homeserver, user, room)
+            findings.append(finding)
+    return findings, standing
+
+
+async def _standing(homeserver: Homeserver, user: UserID, room: RoomID) -> tuple[Finding, dict[str, object] | None]:
+    name = "standing can be looked up"
+    try:
+        standing = await homeserver.standing(user, room)
+    except CannotTell as error:
+        return Finding(name, str(error)), None
+    if standing is None:
+        says = f"{user} is not joined to {room}: an invitation, a knock or a ban is not enough."
+        return Finding(name), {"joined": False, "power_level": None, "says": says}
+    level = "the creator's" if standing.level == CREATOR_LEVEL else str(standing.level)
+    threshold = standing.power_levels.room["state_default"]
+    moderator = "is a moderator" if standing.level >= threshold else "is not a moderator"
+    says = f"{user} is joined to {room}, has level {level}, and {moderator} (from {threshold} on)."
+    return Finding(name), {"joined": True, "power_level": standing.level, "says": says}

@@ -1,0 +1,56 @@
+"""How much is served at once, and how often one caller may ask."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from uvs.errors import LimitExceeded, Overloaded
+
+MAX_CALLERS = 10_000
+"""Addresses remembered by a `RateLimit`; the one not seen for longest is forgotten first, which only favours it."""
+
+
+class ConcurrencyLimit:
+    """At most `most` pieces of work at once; the next one is turned away at once instead of waiting in memory."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Raises Overloaded where none is free."""
+        if self._free <= 0:
+            raise Overloaded("The service has too much to do; try again, or raise UVS_MAX_CONCURRENT_REQUESTS.")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+class RateLimit:
+    """`per_minute` requests a minute for each caller, with bursts up to that number (generic cell rate algorithm: one
+    time stamp for each caller). 0 is no limit."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds and never goes back (`time.monotonic`)."""
+        self._interval = 60.0 / per_minute if per_minute else 0.0
+        self._clock = clock
+        self._due: OrderedDict[str, float] = OrderedDict()
+
+    def admit(self, caller: str) -> None:
+        """Raises LimitExceeded where `caller` has used up their share."""
+        if not self._interval:
+            return
+        now = self._clock()
+        due = max(self._due.get(caller, now), now)
+        wait = due + self._interval - now - 60.0
+        if wait > 1e-6:
+            raise LimitExceeded("Too many requests from this address.", retry_after=math.ceil(wait))
+        self._due[caller] = due + self._interval
+        self._due.move_to_end(caller)
+        if len(self._due) > MAX_CALLERS:
+            self._due.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Facts of the Matrix specification, without any input or output."""

@@ -1,0 +1,33 @@
+"""Tells the operator, right after the start, whether the homeserver can be worked with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from uvs.homeserver import Homeserver
+
+_log = logging.getLogger("uvs")
+
+FIRST_RETRY = 5.0  # seconds
+LAST_RETRY = 300.0  # seconds: a homeserver that is down for hours is reported a dozen times an hour
+
+
+async def report_homeserver(homeserver: Homeserver) -> None:
+    """Check until something certain can be said, and say it in one line. The service runs meanwhile, since a homeserver
+    that is down at this moment is no reason to stay down as well."""
+    wait = FIRST_RETRY
+    while True:
+        findings = await homeserver.check()
+        mends = [finding.mend for finding in findings if not finding.good]
+        if not mends:
+            _log.info(
+                "Homeserver %s answers, and the access token can do all that is needed", await homeserver.server_name()
+            )
+            return
+        if all(finding.certain for finding in findings):
+            _log.error("Nobody can be verified until this is mended: %s", " ".join(mends))
+            return
+        _log.warning("Homeserver check: %s Checking again in %g s", " ".join(mends), wait)
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, LAST_RETRY)

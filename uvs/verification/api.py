@@ -1,0 +1,104 @@
+"""`POST /verify/user` and `POST /verify/user_in_room`: wire in, wire out (docs/wire.md). Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from uvs.errors import InvalidRequest
+from uvs.matrix.identifiers import InvalidIdentifier, RoomAlias, RoomID, ServerName
+from uvs.matrix.openid import MAX_TOKEN_BYTES, OpenIDToken
+from uvs.verification.decision import Refused, Verifier
+from uvs.wire import Gate, json_response, log_facts
+
+
+class VerificationApi:
+    """Renders the decisions of a `Verifier` in the dialect that existing clients speak."""
+
+    def __init__(self, verifier: Verifier, gate: Gate, *, server_name_required: bool) -> None:
+        """`server_name_required`: no server name is configured, so every request has to name one."""
+        self._verifier = verifier
+        self._gate = gate
+        self._server_name = ("matrix_server_name",) if server_name_required else ()
+
+    def routes(self) -> list[Route]:
+        """The API's routes."""
+        return [
+            Route("/verify/user", self._user, methods=["POST"]),
+            Route("/verify/user_in_room", self._user_in_room, methods=["POST"]),
+        ]
+
+    async def _user(self, request: Request) -> Response:
+        return await self._gate.admit(request, self._answer_user)
+
+    async def _user_in_room(self, request: Request) -> Response:
+        return await self._gate.admit(request, self._answer_user_in_room)
+
+    async def _answer_user(self, request: Request, body: Mapping[str, Any]) -> Response:
+        _require(body, "token", *self._server_name)
+        verdict = await self._verifier.user(_token(body), _server_name(body))
+        if isinstance(verdict, Refused):
+            log_facts(request).update(outcome=verdict.reason)
+            return json_response({"results": {"user": False}, "user_id": None})
+        log_facts(request).update(outcome="user", user=verdict.value)
+        return json_response({"results": {"user": True}, "user_id": verdict.value})
+
+    async def _answer_user_in_room(self, request: Request, body: Mapping[str, Any]) -> Response:
+        _require(body, "token", "room_id", *self._server_name)
+        token, server_name, room = _token(body), _server_name(body), _room(body)
+        log_facts(request).update(room=room.value)
+        verdict = await self._verifier.user_in_room(token, server_name, room)
+        user = verdict.user.value if verdict.user else None
+        membership: bool | None
+        if isinstance(verdict, Refused):
+            membership = None if user is None else False
+            levels = None
+            log_facts(request).update(outcome=verdict.reason, user=user)
+        else:
+            membership = True
+            standing = verdict.standing
+            levels = {"room": standing.power_levels.room, "user": standing.level}
+            log_facts(request).update(outcome="member", user=user, level=standing.level)
+        results = {"user": user is not None, "room_membership": membership}
+        return json_response({"results": results, "user_id": user, "power_levels": levels})
+
+
+def _require(body: Mapping[str, Any], *names: str) -> None:
+    """Name the first field that is absent, null or empty. COMPAT: the sentence is the existing service's."""
+    for name in names:
+        if body.get(name) in (None, ""):
+            raise InvalidRequest(f"Invalid request: {name} not found or with empty value in the JSON payload.")
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"Invalid request: {name} must be a string.")
+    return value
+
+
+def _token(body: Mapping[str, Any]) -> OpenIDToken:
+    secret = _text(body, "token")
+    if len(secret.encode()) > MAX_TOKEN_BYTES:
+        raise InvalidRequest(f"Invalid request: token is longer than {MAX_TOKEN_BYTES} bytes.")
+    return OpenIDToken(secret)
+
+
+def _server_name(body: Mapping[str, Any]) -> ServerName | None:
+    raw = _text(body, "matrix_server_name")
+    try:
+        return ServerName.parse(raw) if raw else None
+    except InvalidIdentifier as error:
+        raise InvalidRequest(f"Invalid request: matrix_server_name {error}.") from None
+
+
+def _room(body: Mapping[str, Any]) -> RoomID | RoomAlias:
+    raw = _text(body, "room_id")
+    try:
+        return RoomAlias.parse(raw) if raw.startswith("#") else RoomID.parse(raw)
+    except InvalidIdentifier as error:
+        raise InvalidRequest(f"Invalid request: room_id {error}.") from None

@@ -1,0 +1,146 @@
+"""What every HTTP API of the service does with a request before it decides anything: the limits, the deadline, the
+body, the caller's own credential."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from uvs.errors import DeadlineExceeded, InvalidRequest
+from uvs.limits import ConcurrencyLimit, RateLimit
+
+MAX_BODY = 102_400
+"""Bytes of a request body, also after decompression. COMPAT: the limit of the service that clients were written for."""
+
+_CODECS = {  # COMPAT: what that service decodes; None needs no work
+    "utf-8": None,
+    "utf8": None,
+    "utf-16": "utf-16",
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+    "utf-32": "utf-32",
+}
+_UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def log_facts(request: Request) -> dict[str, Any]:
+    """What the log line of this request will say besides method, path, status and duration. Never put a secret here."""
+    facts: dict[str, Any] = request.scope.setdefault("state", {}).setdefault("log_facts", {})
+    return facts
+
+
+def json_response(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Render `content` as JSON."""
+    return Response(msgspec.json.encode(content), status, headers=headers, media_type="application/json; charset=utf-8")
+
+
+class Gate:
+    """The way in to an API: at most so many requests at once and from one address, one deadline for each, the body read
+    once, the caller's own credential checked."""
+
+    def __init__(
+        self, *, auth_token: str | None, timeout: float, concurrency: ConcurrencyLimit, rate: RateLimit
+    ) -> None:
+        """`timeout` in seconds; without `auth_token`, anybody who reaches the port may ask."""
+        self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._rate = rate
+
+    async def admit(
+        self, request: Request, answer: Callable[[Request, Mapping[str, Any]], Awaitable[Response]]
+    ) -> Response:
+        """Let `answer` see the request and its JSON object. Raises InvalidRequest and CannotTell.
+
+        The order is the API's: body, credential, and only then fields.
+        """
+        self._rate.admit(request.client.host if request.client else "")
+        with self._concurrency.place():
+            reading = True
+            try:
+                async with asyncio.timeout(self._timeout):
+                    body = await read_json(request)
+                    reading = False
+                    if not self._authorized(request):
+                        log_facts(request)["outcome"] = "wrong-auth-token"
+                        return json_response({}, status=403)
+                    return await answer(request, body)
+            except TimeoutError:
+                if reading:
+                    raise InvalidRequest("Invalid request: the body did not arrive in time.", status=408) from None
+                raise DeadlineExceeded(
+                    f"No answer within {self._timeout:g} s; see whether the homeserver is overloaded."
+                ) from None
+
+    def _authorized(self, request: Request) -> bool:
+        if self._authorization is None:
+            return True
+        given = [value for name, value in request.headers.raw if name == b"authorization"]
+        return len(given) == 1 and hmac.compare_digest(given[0], self._authorization)
+
+
+async def read_json(request: Request) -> Mapping[str, Any]:
+    """The request's JSON object. Empty where the body is absent, a list, or of another media type: the missing fields
+    are then named. Raises InvalidRequest, which quotes nothing of the body."""
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    if media_type != b"application/json":
+        return {}
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in _CODECS:
+        raise InvalidRequest("Invalid request: unsupported charset, use utf-8.", status=415)
+    raw = _inflate(await _read(request), request.headers.get("content-encoding", "identity").strip().lower())
+    if not raw:
+        return {}
+    try:
+        codec = _CODECS[charset]
+        if codec is not None:
+            raw = raw.decode(codec).encode()
+        body = msgspec.json.decode(raw.removeprefix(_UTF8_MARK))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        body = None
+    if not isinstance(body, dict | list):
+        raise InvalidRequest("Invalid request: the body is not a JSON object.")
+    return body if isinstance(body, dict) else {}
+
+
+async def _read(request: Request) -> bytes:
+    too_large = InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared[:12]) > MAX_BODY:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise InvalidRequest("Invalid request: the connection ended within the body.") from None
+    return b"".join(chunks)
+
+
+def _inflate(raw: bytes, encoding: str) -> bytes:
+    if encoding in {"", "identity"}:
+        return raw
+    if encoding not in {"gzip", "deflate"}:
+        raise InvalidRequest("Invalid request: unsupported content encoding, send the body as it is.", status=415)
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, whichever it is
+    try:
+        body = inflater.decompress(raw, MAX_BODY + 1)
+    except zlib.error:
+        raise InvalidRequest("Invalid request: the body is not compressed as its header says.") from None
+    if len(body) > MAX_BODY:
+        raise InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
+    if raw and not inflater.eof:
+        raise InvalidRequest("Invalid request: the compressed body is cut off.")
+    return body
