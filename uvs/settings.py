@@ -34,8 +34,8 @@ _IGNORED = frozenset({"UVS_OPENID_VERIFY_ANY_HOMESERVER"})
 """COMPAT: stands in the existing service's example file, although nothing ever read it."""
 
 _TYPO_RATIO = 0.85
-"""How alike an unknown name and an option must be to count as a typo, which stops the start: UVS_AUTH_TOKN would leave
-the service open. Other unknown names are only warned of, since Kubernetes adds such variables for a Service named uvs."""
+"""How alike an unknown name and an option must be to count as a typo, which stops the start: UVS_AUTH_TOKN would
+leave the service open. Other unknown names are only warned of, since Kubernetes adds some for a Service named uvs."""
 
 
 def _parse_url(value: object) -> object:

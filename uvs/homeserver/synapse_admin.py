@@ -4,7 +4,7 @@
 |---|---|
 | whose token is this? | `GET /_matrix/federation/v1/openid/userinfo` (server-server API, "OpenID") |
 | is this user joined? | `GET /_synapse/admin/v1/users/{user}/joined_rooms` |
-| which levels apply? | `GET /_synapse/admin/v1/rooms/{room}/state?type=m.room.power_levels`, and `m.room.create` where it matters |
+| which levels apply? | `GET /_synapse/admin/v1/rooms/{room}/state?type=…` (power levels, at times `m.room.create`) |
 | who am I? | `GET /_matrix/client/v3/account/whoami` |
 """
 
@@ -27,7 +27,9 @@ USERINFO_LIMIT = 64 * 1024  # bytes
 STATE_LIMIT = 8 * 1024 * 1024  # bytes; a Synapse before 1.123 ignores the filter and answers with the whole state
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB
 
-_NO_OPENID = "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another listener in UVS_FEDERATION_URL"
+_NO_OPENID = (
+    "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
+)
 _NOT_ADMIN = "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's"
 _BAD_TOKEN = "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there"  # noqa: S105
 
@@ -44,7 +46,7 @@ class SynapseAdmin:
         federation_url: str | None = None,
         server_name: ServerName | None = None,
     ) -> None:
-        """`url` and `federation_url` have no slash at the end. Without `server_name`, the homeserver is asked for it."""
+        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
         self._client = client
         self._url = url
         self._federation_url = federation_url or url
@@ -106,8 +108,8 @@ class SynapseAdmin:
             findings.append(
                 Finding(
                     "server name is the homeserver's own",
-                    f"UVS_OPENID_VERIFY_SERVER_NAME is {self._configured_name}, but UVS_HOMESERVER_URL is the homeserver "
-                    f"of {self._own_id.server_name}; write that.",
+                    f"UVS_OPENID_VERIFY_SERVER_NAME is {self._configured_name}, but the homeserver behind "
+                    f"UVS_HOMESERVER_URL is {self._own_id.server_name}; write that.",
                 )
             )
         return findings + list(

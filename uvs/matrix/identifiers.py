@@ -2,8 +2,8 @@
 
 `parse` is the only way to get one, so whoever holds a `UserID` holds a safe one. Safe means more than well-formed: a
 stranger's identifier becomes a path segment of a request that carries an administrator's token, and a proxy on the way
-may decode percent escapes (even twice), merge slashes, and resolve dot segments. Percent-encoding alone does not survive
-that. So everything that could then change which path is asked is refused here, in every identifier.
+may decode percent escapes (even twice), merge slashes, and resolve dot segments. Percent-encoding alone does not
+survive that. So everything that could then change which path is asked is refused here, in every identifier.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class RoomID:
 
 @dataclass(frozen=True, slots=True)
 class RoomAlias:
-    """`#name:server`. It is parsed only to be told apart: an alias is not a room, since it may point elsewhere tomorrow."""
+    """`#name:server`, parsed only to be told apart: an alias is not a room, since it may point elsewhere tomorrow."""
 
     value: str
 

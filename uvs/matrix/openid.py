@@ -15,5 +15,11 @@ class OpenIDToken:
 
     secret: str = field(repr=False)
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether any server can have issued it: access tokens are visible ASCII and spaces (RFC 6749, appendix A.12).
+        Synapse answers others with 400, which says nothing about the token."""
+        return self.secret.isascii() and self.secret.isprintable()
+
     def __str__(self) -> str:
         return "<OpenID token>"

@@ -1,9 +1,9 @@
 """The one seam to the HTTP engine. `httpx.AsyncClient` is the interface of the code and of its tests; nothing but this
 module knows how requests really travel.
 
-Every call through here is bounded: in time by the caller's deadline (`asyncio.timeout` at the edge), in size by `limit`,
-in number by the pool. No redirect is followed, so no credential crosses one, and nothing is decompressed, so a small
-answer cannot become a large one.
+Every call through here is bounded: in time by the caller's deadline (`asyncio.timeout` at the edge), in size by
+`limit`, in number by the pool. No redirect is followed, so no credential crosses one, and nothing is decompressed, so
+a small answer cannot become a large one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Answer:
         )
 
 
-async def get_json(
+async def get_json(  # noqa: PLR0913 - one call, its address, and its bounds
     client: httpx.AsyncClient,
     url: str,
     *,

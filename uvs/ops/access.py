@@ -54,7 +54,7 @@ class AccessMiddleware:
 
         try:
             await self._app(scope, receive, send_with_reference)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last net
             # A defect of ours. It costs one answer, never the process, and its text (which may quote the request)
             # stays out of the answer; the formatter keeps it out of the log.
             _log.exception("Defect in the service; please report it", extra={"facts": {"reference": reference}})

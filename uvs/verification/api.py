@@ -75,7 +75,9 @@ def _require(body: Mapping[str, Any], *names: str) -> None:
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name) or ""
+    value = body.get(name)
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise InvalidRequest(f"Invalid request: {name} must be a string.")
     return value

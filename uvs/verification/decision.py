@@ -36,7 +36,8 @@ class Verifier:
         """Who holds `token`. `server_name` is the homeserver that the caller says it is from; `None` is our own."""
         if server_name is not None and server_name != await self._homeserver.server_name():
             return Refused(Refusal.SERVER_NOT_CONFIGURED)
-        return await self._homeserver.redeem(token) or Refused(Refusal.BAD_TOKEN)
+        user = await self._homeserver.redeem(token) if token.is_possible else None
+        return user or Refused(Refusal.BAD_TOKEN)
 
     async def user_in_room(
         self, token: OpenIDToken, server_name: ServerName | None, room: RoomID | RoomAlias

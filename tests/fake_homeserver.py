@@ -1,0 +1,228 @@
+"""A homeserver in memory, for speed and for faults. What it answers is held against a real Synapse by the contract
+tests: it has the same methods as `tests.parts.synapse.Synapse`, so that the same tests run on both."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from tests.parts.synapse import User
+
+USERINFO = "userinfo"
+WHOAMI = "whoami"
+JOINED_ROOMS = "joined_rooms"
+STATE = "state"
+
+Fault = Callable[[], Awaitable[Response]]
+
+
+@dataclass
+class Room:
+    """One room: its state, and who is what in it."""
+
+    state: list[dict[str, Any]]
+    members: dict[str, str] = field(default_factory=dict)
+
+
+class FakeHomeserver:
+    """The four endpoints that the service asks, and the methods with which tests fill them."""
+
+    def __init__(self, *, server_name: str = "matrix.example", url: str = "http://fake.invalid") -> None:
+        self.server_name = server_name
+        self.url = url
+        self.calls: list[tuple[str, str]] = []
+        """What was asked, and the raw path of it."""
+        self.faults: dict[str, Fault] = {}
+        self._numbers = count(1)
+        self._users: dict[str, User] = {}
+        self._admins: set[str] = set()
+        self._openid: dict[str, str] = {}
+        self._rooms: dict[str, Room] = {}
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """How a client reaches it without a network."""
+        return httpx.ASGITransport(app=self)
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    def register(self, localpart: str, *, admin: bool = False) -> User:
+        user = User(f"@{localpart}:{self.server_name}", f"access-token-{next(self._numbers)}")
+        self._users[user.access_token] = user
+        if admin:
+            self._admins.add(user.access_token)
+        return user
+
+    def logout(self, user: User) -> None:
+        del self._users[user.access_token]
+
+    def deactivate(self, user: User) -> None:
+        self.logout(user)
+        for room in self._rooms.values():
+            if user.user_id in room.members:
+                room.members[user.user_id] = "leave"
+
+    def openid_token(self, user: User) -> str:
+        token = f"openid-{next(self._numbers)}"
+        self._openid[token] = user.user_id
+        return token
+
+    def expire_openid_token(self, token: str) -> None:
+        del self._openid[token]
+
+    # --- rooms --------------------------------------------------------------------------------------------------------
+
+    def create_room(
+        self,
+        creator: User,
+        *,
+        version: str = "10",
+        power_levels: Mapping[str, Any] | None = None,
+        creation_content: Mapping[str, Any] | None = None,
+        join_rule: str | None = None,
+    ) -> str:
+        del join_rule  # nothing is enforced here
+        hashed = urlsafe_b64encode(hashlib.sha256(str(next(self._numbers)).encode()).digest()).decode().rstrip("=")
+        modern = int(version) >= 12
+        room_id = f"!{hashed}" if modern else f"!{hashed[:18]}:{self.server_name}"
+        users = {} if modern else {creator.user_id: 100}
+        content = {"room_version": version, **(creation_content or {})}
+        if int(version) <= 10:
+            content["creator"] = creator.user_id
+        self._rooms[room_id] = Room([_event("m.room.create", creator, content)], {creator.user_id: "join"})
+        self.send_state(creator, room_id, "m.room.power_levels", {"users": users, **(power_levels or {})})
+        return room_id
+
+    def send_state(
+        self, sender: User, room_id: str, kind: str, content: Mapping[str, Any], state_key: str = ""
+    ) -> None:
+        self.remove_state(room_id, kind, state_key)
+        self._rooms[room_id].state.insert(0, _event(kind, sender, content, state_key))
+
+    def remove_state(self, room_id: str, kind: str, state_key: str = "") -> None:
+        """What no client can do: rooms without such an event are made by servers with defects."""
+        room = self._rooms[room_id]
+        room.state = [event for event in room.state if (event["type"], event["state_key"]) != (kind, state_key)]
+
+    def invite(self, actor: User, room_id: str, user: User) -> None:
+        self._set(actor, room_id, user, "invite")
+
+    def join(self, user: User, room_id: str) -> None:
+        self._set(user, room_id, user, "join")
+
+    def knock(self, user: User, room_id: str) -> None:
+        self._set(user, room_id, user, "knock")
+
+    def leave(self, user: User, room_id: str) -> None:
+        self._set(user, room_id, user, "leave")
+
+    def kick(self, actor: User, room_id: str, user: User) -> None:
+        self._set(actor, room_id, user, "leave")
+
+    def ban(self, actor: User, room_id: str, user: User) -> None:
+        self._set(actor, room_id, user, "ban")
+
+    def add(self, actor: User, room_id: str, *users: User) -> None:
+        for user in users:
+            self._set(actor, room_id, user, "join")
+
+    def create_alias(self, user: User, room_id: str, localpart: str) -> str:
+        del user, room_id  # nothing here resolves one
+        return f"#{localpart}:{self.server_name}"
+
+    def _set(self, actor: User, room_id: str, user: User, membership: str) -> None:
+        del actor
+        self._rooms[room_id].members[user.user_id] = membership
+
+    # --- what the service asks ----------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        raw_path = scope["raw_path"].decode("ascii")
+        what, answer = self._route([unquote(part) for part in raw_path.split("/")[1:]], request)
+        self.calls.append((what, raw_path))
+        if what in self.faults:
+            answer = await self.faults[what]()
+        await answer(scope, receive, send)
+
+    def _route(self, parts: list[str], request: Request) -> tuple[str, Response]:
+        match parts:
+            case ["_matrix", "federation", "v1", "openid", "userinfo"]:
+                return USERINFO, self._userinfo(request)
+            case ["_matrix", "client", "v3", "account", "whoami"]:
+                user = self._caller(request)
+                return WHOAMI, JSONResponse({"user_id": user.user_id}) if user else _unknown_token()
+            case ["_synapse", "admin", "v1", "users", user_id, "joined_rooms"]:
+                return JOINED_ROOMS, self._refuse_admin(request) or self._joined_rooms(user_id)
+            case ["_synapse", "admin", "v1", "rooms", room_id, "state"]:
+                return STATE, self._refuse_admin(request) or self._state(room_id, request.query_params.get("type"))
+        return "nothing", _error(404, "M_UNRECOGNIZED")
+
+    def _caller(self, request: Request) -> User | None:
+        return self._users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+
+    def _refuse_admin(self, request: Request) -> Response | None:
+        caller = self._caller(request)
+        if caller is None:
+            return _unknown_token()
+        return None if caller.access_token in self._admins else _error(403, "M_FORBIDDEN")
+
+    def _userinfo(self, request: Request) -> Response:
+        # Not `query_params`: the token has to arrive byte for byte.
+        query = parse_qs(request.scope["query_string"].decode("ascii"), strict_parsing=True)
+        user_id = self._openid.get(query["access_token"][0])
+        return _unknown_token() if user_id is None else JSONResponse({"sub": user_id})
+
+    def _joined_rooms(self, user_id: str) -> Response:
+        joined = [room_id for room_id, room in self._rooms.items() if room.members.get(user_id) == "join"]
+        return JSONResponse({"joined_rooms": joined, "total": len(joined)})
+
+    def _state(self, room_id: str, kind: str | None) -> Response:
+        room = self._rooms.get(room_id)
+        if room is None:
+            return _error(404, "M_NOT_FOUND")
+        return JSONResponse({"state": [event for event in room.state if kind in (None, event["type"])]})
+
+
+def _event(kind: str, sender: User, content: Mapping[str, Any], state_key: str = "") -> dict[str, Any]:
+    return {"type": kind, "state_key": state_key, "sender": sender.user_id, "content": dict(content)}
+
+
+def _error(status: int, errcode: str) -> Response:
+    return JSONResponse({"errcode": errcode, "error": "no"}, status)
+
+
+def _unknown_token() -> Response:
+    return _error(401, "M_UNKNOWN_TOKEN")
+
+
+def answering(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> Fault:
+    """A fault: an answer of this kind. Text and bytes go out as they are."""
+
+    async def fault() -> Response:
+        content = body if isinstance(body, str | bytes) else None
+        if content is None:
+            return JSONResponse(body, status, headers=headers)
+        return Response(content, status, headers=headers)
+
+    return fault
+
+
+def after(seconds: float, then: Fault) -> Fault:
+    """A fault: nothing for a while."""
+
+    async def fault() -> Response:
+        await asyncio.sleep(seconds)
+        return await then()
+
+    return fault
