@@ -1,0 +1,88 @@
+# `make` alone lists what there is. Debian 12 or newer, as root or with sudo (for apt-get, only where something is missing).
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+PARTS := $(CURDIR)/.parts
+RUN := $(VENV)/bin/
+PYTEST = $(RUN)python -m pytest -q
+
+# What `make lock` runs. Pinned: another version may order or mark the same pins differently.
+UV := uv==0.13.8
+
+unexport PYTHONPATH PYTHONHOME
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: parts ## Show it: a real Synapse, a real Prosody, four people (KEEP=1 stays up)
+	@$(RUN)python -m tests.demo $(if $(KEEP),--keep)
+
+test: parts ## Everything: lint, lua, unit, contract, packaging, e2e. OTHER_PYTHONS=1 adds test-pythons
+	@tests/run_steps.sh lint lua unit contract packaging e2e $(if $(OTHER_PYTHONS),test-pythons)
+
+unit: venv ## The Python unit tests
+	@$(PYTEST) tests/unit
+
+contract: venv synapse ## The wire API, against the fake homeserver and against a real Synapse
+	@$(PYTEST) tests/contract
+
+lua: prosody ## The pure Lua library
+	@lua5.4 "$$(command -v busted)" --output=plainTerminal tests/lua
+
+packaging: parts ## Wheel, locks, README, unit files, nginx and Caddy lines
+	@$(PYTEST) tests/packaging
+
+e2e: parts ## People, calls and attacks on a real Synapse and both Prosody versions
+	@$(PYTEST) tests/e2e
+
+lint: venv prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
+	@$(RUN)ruff check .
+	@$(RUN)ruff format --check .
+	@$(RUN)mypy
+	@$(RUN)lint-imports
+	@luacheck -q prosody_lua tests/lua
+	@$(PARTS)/tools/usr/bin/shellcheck .ci/run $$(git ls-files '*.sh')
+
+bench: venv ## Measure the service against a stub homeserver
+	@$(RUN)python -m benchmarks
+
+image-proof: venv ## Build the image with buildah on a base made by debootstrap, and run what is in it (root)
+	@tests/packaging/image_proof.sh
+
+SUPPORTED := 3.11 3.12 3.13 3.14
+test-pythons: ## Unit and contract tests on every other supported Python found here
+	@tests/packaging/other_pythons.sh $(PYTHON) $(SUPPORTED)
+
+lock: ## Write requirements/*.lock anew (UPGRADE=1: with the newest versions)
+	@[ -x $(PARTS)/lock/bin/uv ] || { $(PYTHON) -m venv $(PARTS)/lock && $(PARTS)/lock/bin/pip install -qq $(UV); }
+	@set -e; cd requirements; compile() { echo "$$*"; $(PARTS)/lock/bin/uv pip compile -q --no-config --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  $(if $(UPGRADE),--upgrade) "$$@"; }; \
+	compile ../pyproject.toml -o service.lock; \
+	compile ../pyproject.toml --extra dev -c service.lock -o dev.lock; \
+	compile build.in -c dev.lock -o build.lock; \
+	compile synapse.in -o synapse.lock
+
+# --- what the targets above need; each does nothing where nothing changed ---
+
+parts: venv synapse prosody tools
+
+venv:
+	@requirements/venv.sh $(VENV) $(PYTHON) requirements/dev.lock requirements/build.lock
+	@[ $(VENV)/.editable -nt pyproject.toml ] || { \
+	  $(RUN)pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . && touch $(VENV)/.editable; }
+
+synapse:
+	@requirements/venv.sh $(PARTS)/synapse $(PYTHON) requirements/synapse.lock
+
+prosody:
+	@tests/parts/install_prosody.sh $(PARTS)
+
+tools:
+	@tests/packaging/install_tools.sh $(PARTS)/tools
+
+clean: ## Remove all that was made here
+	rm -rf .venv .parts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test unit contract lua packaging e2e lint bench image-proof test-pythons lock clean parts venv synapse prosody tools

@@ -1,0 +1,39 @@
+#!/bin/sh
+# install_tools.sh DEST: nginx, Caddy and shellcheck from Debian's own packages, unpacked into DEST and not installed, so
+# that no server starts on this machine and its configuration stays as it is. systemd-analyze alone is installed where it
+# is missing (in containers), since it needs half of systemd beside it.
+set -eu
+
+dest=${1:?usage: install_tools.sh DEST}
+say() { echo "install_tools: $*"; }
+die() { say "$*" >&2; exit 1; }
+
+works() {
+    [ -e "$dest/.complete" ] && "$dest/usr/sbin/nginx" -v && "$dest/usr/bin/caddy" version &&
+        "$dest/usr/bin/shellcheck" --version && command -v systemd-analyze
+} >/dev/null 2>&1
+
+if works; then exit 0; fi
+command -v apt-get >/dev/null 2>&1 || die "this needs Debian 12 or newer (there is no apt-get here)"
+if [ "$(id -u)" = 0 ]; then sudo=""; else sudo=sudo; fi
+say "unpacking nginx, Caddy and shellcheck into $dest"
+
+mkdir -p "$dest"
+dest=$(cd "$dest" && pwd)
+work=$(mktemp -d "$dest/.work.XXXXXX")
+trap 'rm -rf "$work"' EXIT INT TERM
+cd "$work"
+download() { apt-get -qq -o APT::Sandbox::User="$(id -un)" download nginx caddy shellcheck; }
+# The lists are fetched only where the ones at hand do not do: that is the slow half.
+download 2>/dev/null || { $sudo apt-get update -qq && download; } || die "apt-get download failed"
+for deb in *.deb; do
+    dpkg-deb -x "$deb" "$dest"
+done
+
+command -v systemd-analyze >/dev/null 2>&1 || {
+    say "installing systemd-analyze (apt-get)"
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends systemd >"$work/log" 2>&1 ||
+        { cat "$work/log" >&2; die "apt-get install systemd failed"; }
+}
+touch "$dest/.complete"
+works || die "nginx, Caddy, shellcheck or systemd-analyze does not run here: $(ldd "$dest/usr/sbin/nginx" | grep 'not found')"

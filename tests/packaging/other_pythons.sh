@@ -1,0 +1,34 @@
+#!/bin/sh
+# other_pythons.sh PYTHON VERSION...: the unit and contract tests on every VERSION that is found here and is not
+# PYTHON's, each with the same locks in an environment of its own. Those not found are named: for them nothing is proven.
+set -eu
+
+main=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+shift
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$root"
+
+# By name, and where pyenv keeps them: its shims answer to names they cannot run.
+find_python() {
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+        if "$candidate" -c 'import sys; assert "%d.%d" % sys.version_info[:2] == sys.argv[1]' "$1" 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+unproven="" failed=""
+for version; do
+    [ "$version" = "$main" ] && continue
+    if ! python=$(find_python "$version"); then
+        unproven="$unproven $version"
+        continue
+    fi
+    echo "--- Python $version"
+    requirements/venv.sh ".parts/python$version" "$python" requirements/dev.lock
+    ".parts/python$version/bin/python" -m pytest -q -p no:cacheprovider -m "not real" tests/unit tests/contract || failed="$failed $version"
+done
+[ -z "$unproven" ] || echo "Not found here, so nothing is proven for Python:$unproven"
+[ -z "$failed" ] || { echo "Failed on Python:$failed" >&2; exit 1; }
