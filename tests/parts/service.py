@@ -1,0 +1,72 @@
+"""The real service, started as operators start it: `python -m uvs serve` and its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tests.parts import ROOT
+from tests.parts.processes import Process, free_port
+
+START_SECONDS = 20.0
+
+
+class Service:
+    """A running uvs. `options` are further variables of its environment."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        homeserver_url: str,
+        access_token: str,
+        auth_token: str | None = None,
+        server_name: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        env = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "UVS_HOMESERVER_URL": homeserver_url,
+            "UVS_ACCESS_TOKEN": access_token,
+            "UVS_LISTEN_ADDRESS": "127.0.0.1",
+            "UVS_PORT": str(self.port),
+        }
+        if auth_token is not None:
+            env["UVS_AUTH_TOKEN"] = auth_token
+        if server_name is not None:
+            env["UVS_OPENID_VERIFY_SERVER_NAME"] = server_name
+        command = [sys.executable, "-m", "uvs", "serve"]
+        # Not in the repository's folder: what is installed or on the path is what runs.
+        self.process = Process(command, directory / "uvs.log", env=env | dict(options or {}), cwd=directory)
+        self.process.wait_until(self._healthy, timeout=START_SECONDS)
+
+    def _healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def log_text(self) -> str:
+        return self.process.log_text()
+
+    def stop(self) -> int:
+        return self.process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
