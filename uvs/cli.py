@@ -181,7 +181,7 @@ async def _standing(homeserver: Homeserver, user: UserID, room: RoomID) -> tuple
         says = f"{user} is not joined to {room}: an invitation, a knock or a ban is not enough."
         return Finding(name), {"joined": False, "power_level": None, "says": says}
     level = "the creator's" if standing.level == CREATOR_LEVEL else str(standing.level)
-    threshold = standing.power_levels.room["state_default"]
+    threshold = standing.power_levels.state_default
     moderator = "is a moderator" if standing.level >= threshold else "is not a moderator"
     says = f"{user} is joined to {room}, has level {level}, and {moderator} (from {threshold} on)."
     return Finding(name), {"joined": True, "power_level": standing.level, "says": says}

@@ -24,7 +24,7 @@ CREATOR_LEVEL = MAX_LEVEL
 NO_EVENT_CREATOR_LEVEL = 100
 """The creator's level in a room without a power levels event; everybody else has 0."""
 
-DEFAULTS: Mapping[str, int] = {
+DEFAULTS = {
     "ban": 50,
     "kick": 50,
     "redact": 50,
@@ -88,25 +88,29 @@ class RoomCreation:
 
 @dataclass(frozen=True, slots=True)
 class PowerLevels:
-    """The levels of one room. `room` is the event's content as it goes over the wire: without `users`, defaults filled
-    in, every level a number."""
+    """The levels of one room.
 
-    room: Mapping[str, Any]
+    `room` is the event's content as it goes over the wire: without `users`, with the defaults filled in, and with
+    nothing in it but levels and maps of levels, since the content may hold whatever its author liked.
+    """
+
+    room: Mapping[str, int | dict[str, int]]
     users: Mapping[str, int]
+    users_default: int
+    state_default: int
     exists: bool  # whether the room has a power levels event at all
 
     @classmethod
     def read(cls, content: Mapping[str, Any] | None) -> PowerLevels:
         """Read the event's content; `None` where the room has no such event."""
         source = content or {}
-        room: dict[str, Any] = {key: value for key, value in source.items() if key != "users"}
-        for key, default in DEFAULTS.items():
-            level = read_level(room.get(key))
-            room[key] = default if level is None else level
-        for key in ("events", "notifications"):
-            if key in room:
-                room[key] = _read_map(room[key])
-        return cls(room, _read_map(source.get("users")), exists=content is not None)
+        levels = DEFAULTS | {key: level for key, value in source.items() if (level := read_level(value)) is not None}
+        maps = {key: _read_map(value) for key, value in source.items() if isinstance(value, Mapping)}
+        users = maps.pop("users", {})
+        levels.pop("users", None)
+        return cls(
+            {**maps, **levels}, users, levels["users_default"], levels["state_default"], exists=content is not None
+        )
 
     def needs_creation(self, user: UserID, room_id: RoomID) -> bool:
         """Whether the level of `user` depends on who created the room: a version 12 room's creators are never listed
@@ -120,13 +124,9 @@ class PowerLevels:
                 return CREATOR_LEVEL
             if not self.exists:
                 return NO_EVENT_CREATOR_LEVEL
-        users_default: int = self.room["users_default"]
-        return self.users.get(user.value, users_default)
+        return self.users.get(user.value, self.users_default)
 
 
-def _read_map(value: object) -> dict[str, int]:
+def _read_map(value: Mapping[str, Any]) -> dict[str, int]:
     """Keep the entries of a map of levels that can be read."""
-    if not isinstance(value, Mapping):
-        return {}
-    levels = {key: read_level(level) for key, level in value.items()}
-    return {key: level for key, level in levels.items() if level is not None}
+    return {key: level for key, entry in value.items() if (level := read_level(entry)) is not None}

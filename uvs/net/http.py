@@ -8,6 +8,7 @@ a small answer cannot become a large one.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ MAX_CONNECTIONS = 100
 
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
+
+# The engine logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year

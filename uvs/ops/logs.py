@@ -1,8 +1,7 @@
 """Logs for people (console) or machines (JSON), one line an event.
 
-Secrets stay out by construction: nothing that holds one is ever given to a logger. Two libraries do not know that rule,
-so they are told here: an exception's text may quote what it failed on, so only its type and place are logged; and the
-HTTP client's own log lines, which have whole URLs, are off at every level.
+Secrets stay out by construction: nothing that holds one is ever given to a logger. An exception's text may quote what
+it failed on, so only its type and place are logged. (`uvs.net.http` silences the engine, which would log whole URLs.)
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ LEVELS = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
-_LOUD_LIBRARIES = ("httpx", "httpcore")
 
 
 def configure(level: str, form: Format) -> None:
@@ -37,8 +35,6 @@ def configure(level: str, form: Format) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    for name in _LOUD_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING)
     # Uvicorn says at INFO what this service says itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, LEVELS[level]))
 
