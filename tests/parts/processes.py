@@ -70,15 +70,21 @@ class Process:
 
     def wait_until(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Returns once `ready` says so. Raises ProcessFailedError with the end of the log when the child ends before
-        or `timeout` (seconds) passes; the child is stopped then."""
+        or `timeout` (seconds) passes. Without success the child is stopped, whatever the reason."""
         deadline = time.monotonic() + timeout
-        while not ready():
-            ended, late = not self.running, time.monotonic() > deadline
-            if ended or late:
-                why = f"ended with status {self._child.returncode}" if ended else f"was not ready within {timeout} s"
-                self.stop()
-                raise ProcessFailedError(f"{self._command} {why}:\n{self.log_text()[-4000:]}")
-            time.sleep(0.02)
+        try:
+            while not ready():
+                if not self.running:
+                    raise ProcessFailedError(self._report(f"ended with status {self._child.returncode}"))
+                if time.monotonic() > deadline:
+                    raise ProcessFailedError(self._report(f"was not ready within {timeout} s"))
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _report(self, what: str) -> str:
+        return f"{self._command} {what}:\n{self.log_text()[-4000:]}"
 
     def pause(self) -> None:
         """Freeze it: connections are still accepted by the kernel, and nothing is answered."""
