@@ -71,17 +71,20 @@ class Process:
     def wait_until(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Returns once `ready` says so. Raises ProcessFailedError with the end of the log when the child ends before
         or `timeout` (seconds) passes. Without success the child is stopped, whatever the reason."""
-        deadline = time.monotonic() + timeout
         try:
-            while not ready():
-                if not self.running:
-                    raise ProcessFailedError(self._report(f"ended with status {self._child.returncode}"))
-                if time.monotonic() > deadline:
-                    raise ProcessFailedError(self._report(f"was not ready within {timeout} s"))
-                time.sleep(0.02)
+            self._poll(ready, timeout)
         except BaseException:
             self.stop()
             raise
+
+    def _poll(self, ready: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if not self.running:
+                raise ProcessFailedError(self._report(f"ended with status {self._child.returncode}"))
+            if time.monotonic() > deadline:
+                raise ProcessFailedError(self._report(f"was not ready within {timeout} s"))
+            time.sleep(0.02)
 
     def _report(self, what: str) -> str:
         return f"{self._command} {what}:\n{self.log_text()[-4000:]}"
