@@ -40,17 +40,19 @@ class VerificationApi:
 
     async def _answer_user(self, request: Request, body: Mapping[str, Any]) -> Response:
         _require(body, "token", *self._server_name)
-        verdict = await self._verifier.user(_token(body), _server_name(body))
+        token, server_name = _token(body), _server_name(body)
+        log_facts(request).update(server=server_name)
+        verdict = await self._verifier.user(token, server_name)
         if isinstance(verdict, Refused):
             log_facts(request).update(outcome=verdict.reason)
             return json_response({"results": {"user": False}, "user_id": None})
-        log_facts(request).update(outcome="user", user=verdict.value)
+        log_facts(request).update(outcome="user", user=verdict)
         return json_response({"results": {"user": True}, "user_id": verdict.value})
 
     async def _answer_user_in_room(self, request: Request, body: Mapping[str, Any]) -> Response:
         _require(body, "token", "room_id", *self._server_name)
         token, server_name, room = _token(body), _server_name(body), _room(body)
-        log_facts(request).update(room=room.value)
+        log_facts(request).update(server=server_name, room=room)
         verdict = await self._verifier.user_in_room(token, server_name, room)
         user = verdict.user.value if verdict.user else None
         membership: bool | None
