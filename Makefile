@@ -12,7 +12,7 @@ UV := uv==0.13.8
 unexport PYTHONPATH PYTHONHOME
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: parts ## Show it: a real Synapse, a real Prosody, four people (KEEP=1 stays up)
 	@$(RUN)python -m tests.demo $(if $(KEEP),--keep)
@@ -47,7 +47,8 @@ bench: venv ## Measure the service against a stub homeserver
 	@$(RUN)python -m benchmarks
 
 image-proof: venv ## Build the image with buildah on a base made by debootstrap, and run what is in it (root)
-	@tests/packaging/image_proof.sh
+	@echo "building a base and the image: about two minutes, the second time half a minute"
+	@$(RUN)python -m pytest -v tests/packaging/image_proof.py
 
 SUPPORTED := 3.11 3.12 3.13 3.14
 test-pythons: ## Unit and contract tests on every other supported Python found here
