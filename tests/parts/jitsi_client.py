@@ -221,12 +221,13 @@ class Session:
         if password is not None:
             ET.SubElement(muc, f"{{{MUC}}}password").text = password
         extras = (_element(NICK, "nick", {}, name), _element(CLIENT, "SourceInfo", {}, "{}"))
-        await self.send(stanza("presence", {"to": me}, muc, *extras))
+        identifier = self.next_id()
+        await self.send(stanza("presence", {"to": me, "id": identifier}, muc, *extras))
 
         def fits(element: ET.Element) -> bool:
-            if not _is(element, "presence") or (element.get("from") or "").split("/", 1)[0] != room:
-                return False
-            return element.get("type") == "error" or "110" in _codes(element)
+            if _is(element, "presence", type="error"):
+                return element.get("id") == identifier
+            return _is(element, "presence") and _bare(element.get("from")) == room and "110" in _codes(element)
 
         answer = await self.expect(fits)
         if answer.get("type") == "error":
@@ -365,6 +366,10 @@ def _element(namespace: str, name: str, attributes: dict[str, str], text: str | 
 
 def _is(element: ET.Element, name: str, **attributes: str) -> bool:
     return element.tag == f"{{{CLIENT}}}{name}" and all(element.get(k) == v for k, v in attributes.items())
+
+
+def _bare(jid: str | None) -> str:
+    return (jid or "").split("/", 1)[0]
 
 
 def _codes(presence: ET.Element) -> frozenset[str]:
