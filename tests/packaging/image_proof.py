@@ -238,8 +238,7 @@ def test_the_root_file_system_is_read_only_in_these_tests(container: Container) 
 def test_every_dependency_has_a_locked_wheel_for(architecture: str, tmp_path: Path) -> None:
     """What building on the other architecture needs beyond what was done above."""
     platforms = [f"--platform=manylinux_2_{glibc}_{architecture}" for glibc in (17, 28)]
-    run(
-        *("python3", "-m", "pip", "install", "-qq", "--dry-run", "--ignore-installed", "--no-deps"),
-        *("--target", tmp_path, *platforms, "--python-version=3.13", "--implementation=cp", "--only-binary=:all:"),
-        *("--require-hashes", "-r", ROOT / "requirements/service.lock"),
-    )
+    pip: list[str | Path] = ["python3", "-m", "pip", "install", "-qq", "--dry-run", "--ignore-installed", "--no-deps"]
+    pip += ["--target", tmp_path]
+    target = [*platforms, "--python-version=3.13", "--implementation=cp", "--only-binary=:all:"]
+    run(*pip, *target, "--require-hashes", "-r", ROOT / "requirements/service.lock")
