@@ -137,6 +137,8 @@ def _check(loaded: Loaded, user: UserID | None, room: RoomID | None, *, as_json:
     if (user is None) != (room is None):
         print("uvs check: --user and --room go together", file=sys.stderr)
         return 2
+    if not as_json:
+        print(f"asking {loaded.settings.homeserver_url} …", file=sys.stderr)
     findings, standing = asyncio.run(_ask(loaded, user, room))
     if as_json:
         report = {

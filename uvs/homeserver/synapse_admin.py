@@ -72,7 +72,7 @@ class SynapseAdmin:
         user = _user_id(answer.body.get("sub"), answer.what)
         if user.server_name != await self.server_name():
             raise CannotTell(
-                f"{answer.what}: the homeserver vouches for a user of {user.server_name}; "
+                f"{answer.what} failed: the homeserver vouches for a user of {user.server_name}; "
                 "see whether UVS_OPENID_VERIFY_SERVER_NAME and UVS_HOMESERVER_URL belong together."
             )
         return user
@@ -121,9 +121,9 @@ class SynapseAdmin:
         )
 
     async def _whoami(self) -> UserID:
-        answer = await self._get("The question who the access token belongs to", "_matrix/client/v3/account/whoami")
+        answer = await self._get("Looking up who the access token belongs to", "_matrix/client/v3/account/whoami")
         if answer.status != 200:
-            raise answer.unexpected()
+            raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
         return _user_id(answer.body.get("user_id"), answer.what)
 
     async def _userinfo(self, token: str) -> Answer:
@@ -131,13 +131,13 @@ class SynapseAdmin:
             self._client,
             self._federation_url + "/_matrix/federation/v1/openid/userinfo",
             params={"access_token": token},
-            what="The question whose OpenID token this is",
+            what="Redeeming the OpenID token",
             limit=USERINFO_LIMIT,
         )
 
     async def _is_joined(self, user: UserID, room_id: RoomID) -> bool:
         answer = await self._get(
-            "The question which rooms the user has joined",
+            "Looking up which rooms the user has joined",
             "_synapse/admin/v1/users" + path(user.value, "joined_rooms"),
             limit=JOINED_ROOMS_LIMIT,
         )
@@ -158,7 +158,7 @@ class SynapseAdmin:
 
     async def _state_event(self, room_id: RoomID, event_type: str) -> Mapping[str, Any] | None:
         answer = await self._get(
-            f"The question for the room's {event_type}",
+            f"Looking up the room's {event_type}",
             "_synapse/admin/v1/rooms" + path(room_id.value, "state"),
             params={"type": event_type},
             limit=STATE_LIMIT,
@@ -197,14 +197,14 @@ class _Refused(CannotTell):
     errcode = "UVS_ACCESS_TOKEN_REFUSED"
 
     def __init__(self, answer: Answer, mend: str) -> None:
-        super().__init__(f"{answer.what} was refused (HTTP status {answer.status}): {mend}.", lasting=True)
+        super().__init__(f"{answer.what} was refused with HTTP status {answer.status}: {mend}.", lasting=True)
 
 
 class _RoomUnknown(CannotTell):
     """The homeserver does not know the room."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(f"{answer.what}: the homeserver does not know the room.")
+        super().__init__(f"{answer.what} failed: the homeserver does not know the room.")
 
 
 async def _nothing() -> None:
@@ -229,8 +229,8 @@ def _content(event: Mapping[str, Any]) -> Mapping[str, Any]:
 def _user_id(value: object, what: str) -> UserID:
     """Parse a user ID that the homeserver gave."""
     if not isinstance(value, str):
-        raise CannotTell(f"{what}: the answer names no user.")
+        raise CannotTell(f"{what} failed: the answer names no user.")
     try:
         return UserID.parse(value)
     except InvalidIdentifier as error:
-        raise CannotTell(f"{what}: the answer names a user whose id {error}.") from None
+        raise CannotTell(f"{what} failed: the answer names a user whose id {error}.") from None

@@ -8,6 +8,7 @@ a small answer cannot become a large one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for
 
 
 def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
-    """A client for one homeserver. `timeout` (seconds) is a backstop for each step; the deadline is the caller's.
+    """A client for one homeserver. `timeout` (seconds) bounds each call; the deadline of the whole is the caller's.
 
     The environment's proxies are ignored: an administrator's token goes to the homeserver and nowhere else.
     """
@@ -76,9 +77,9 @@ class Answer:
 
     def unexpected(self, mend: str = "look into the homeserver's log") -> CannotTell:
         """The exception for an answer nobody can rely on."""
-        return CannotTell(
-            f"{self.what} was answered with HTTP status {self.status}; {mend}.", lasting=400 <= self.status < 500
-        )
+        if self.status == 200:
+            return CannotTell(f"{self.what} failed: the answer is not what a homeserver says; see what is at its URL.")
+        return CannotTell(f"{self.what} failed with HTTP status {self.status}: {mend}.", lasting=self.status < 500)
 
 
 async def get_json(  # noqa: PLR0913 - one call, its address, and its bounds
@@ -95,38 +96,43 @@ async def get_json(  # noqa: PLR0913 - one call, its address, and its bounds
 
     Raises CannotTell where no usable answer comes, Overloaded where the other side says it has too much to do.
     """
-    request = client.build_request("GET", url, params=params, headers=headers)
     try:
-        try:
-            response = await client.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # An idle connection that the other side closed at this very moment. GET may be repeated; once is enough.
-            response = await client.send(request, stream=True)
-        try:
-            raw = await _read(response, limit, what)
-        finally:
-            await response.aclose()
-    except httpx.TimeoutException:
-        raise CannotTell(f"{what} was not answered in time; see whether the homeserver is overloaded.") from None
+        # The engine's own timeouts are for each step; a drip of bytes would never meet one.
+        async with asyncio.timeout(client.timeout.read):
+            response = await _send(client, client.build_request("GET", url, params=params, headers=headers))
+            try:
+                raw = await _read(response, limit, what)
+            finally:
+                await response.aclose()
+    except (httpx.TimeoutException, TimeoutError):
+        raise CannotTell(f"{what} took too long: see whether the homeserver is overloaded.") from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         # Only the kind of the error: its text may quote the request.
         kind = type(error).__name__
-        raise CannotTell(f"{what} failed ({kind}); see whether the homeserver is up and its URL is right.") from None
+        raise CannotTell(f"{what} failed ({kind}): see whether the homeserver is up and its URL is right.") from None
     if response.status_code in {429, 503}:
-        raise Overloaded(f"{what}: the homeserver has too much to do.", retry_after=_retry_after(response))
+        raise Overloaded(f"{what} failed: the homeserver has too much to do.", retry_after=_retry_after(response))
     return Answer(response.status_code, _decode(raw), what)
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    try:
+        return await client.send(request, stream=True)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        # An idle connection that the other side closed at this very moment. GET may be repeated; once is enough.
+        return await client.send(request, stream=True)
 
 
 async def _read(response: httpx.Response, limit: int, what: str) -> bytes:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
-        raise CannotTell(f"{what}: the answer is compressed although that was not asked for; turn it off in the proxy.")
+        raise CannotTell(f"{what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.")
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_raw():
         size += len(chunk)
         if size > limit:
-            raise CannotTell(f"{what}: the answer is larger than {limit} bytes.")
+            raise CannotTell(f"{what} failed: the answer is larger than {limit} bytes.")
         chunks.append(chunk)
     return b"".join(chunks)
 
