@@ -21,18 +21,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.packaging.conftest import run
 from tests.parts import PARTS, ROOT
 from tests.parts.processes import Process, free_port
 
 USER = 65532
 WORK = PARTS / "image"
 TOOLS = ("buildah", "debootstrap")
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=cwd)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 class Buildah:

@@ -1,0 +1,76 @@
+"""The systemd unit and the compose file: accepted, tight, and in agreement with the settings of the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.packaging.conftest import run
+from tests.packaging.documents import options
+from tests.parts import PARTS, ROOT
+
+UNIT = ROOT / "deploy/systemd/uvs.service"
+COMPOSE = ROOT / "deploy/compose/compose.yaml"
+EXPOSURE = 2.0
+"""Of 10, by systemd's own reckoning; a unit without any hardening has 9.6."""
+
+
+def variables(text: str) -> set[str]:
+    return set(re.findall(r"\bUVS_[A-Z0-9_]+", text))
+
+
+def test_systemd_accepts_the_unit(installed: Path, tmp_path: Path) -> None:
+    """With the command where this machine has it; nothing else is changed."""
+    unit = tmp_path / "uvs.service"
+    unit.write_text(UNIT.read_text().replace("/opt/uvs/bin", str(installed)))
+    done = subprocess.run(["systemd-analyze", "verify", unit], text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_unit_leaves_little_to_an_intruder() -> None:
+    report = run("systemd-analyze", "security", "--offline=yes", "--no-pager", UNIT, env={**os.environ, "LC_ALL": "C"})
+    exposure = re.search(r"Overall exposure level for uvs.service: ([0-9.]+)", report)
+    assert exposure
+    assert float(exposure[1]) <= EXPOSURE
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """Read with the YAML library that Synapse brings."""
+    script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))"
+    python = PARTS / "synapse/bin/python"
+    done = subprocess.run([python, "-c", script], input=COMPOSE.read_text(), text=True, capture_output=True, check=True)
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def test_the_compose_file_asks_for_no_more_than_the_image_needs(compose: dict[str, Any]) -> None:
+    service = compose["services"]["uvs"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert [port.rpartition(":")[0] for port in service["ports"]] == ["127.0.0.1:3000"]
+
+
+def test_every_secret_of_the_compose_file_is_a_file_that_the_service_is_told_of(compose: dict[str, Any]) -> None:
+    service = compose["services"]["uvs"]
+    told = {value.removeprefix("/run/secrets/") for name, value in service["environment"].items() if "_FILE" in name}
+    assert told == set(service["secrets"]) == set(compose["secrets"])
+
+
+def test_the_example_sets_what_the_compose_file_asks_for(compose: dict[str, Any]) -> None:
+    asked = {value for value in compose["services"]["uvs"]["environment"].values() if value.startswith("$")}
+    example = (ROOT / "deploy/compose/example.env").read_text()
+    assert variables(" ".join(asked)) == {line.split("=")[0] for line in example.splitlines() if line[:1] != "#"}
+
+
+@pytest.mark.parametrize("file", [UNIT, COMPOSE, ROOT / "Dockerfile"], ids=lambda file: file.name)
+def test_every_setting_in_it_exists(file: Path) -> None:
+    assert variables(file.read_text())
+    assert variables(file.read_text()) <= options()
