@@ -21,10 +21,11 @@ from types import FrameType
 from typing import TextIO
 
 from tests.parts import PartMissingError
-from tests.parts.jitsi_client import Refused, StanzaError, Via
+from tests.parts.jitsi_client import Refused, Via
 from tests.parts.processes import Process, ProcessFailedError
 from tests.parts.prosody import Config, Prosody, Version
 from tests.parts.service import Service
+from tests.parts.stanzas import StanzaError
 from tests.parts.synapse import MatrixError, Synapse, User
 from tests.parts.widget import InCall, Widgets
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.scene import Scene
 from tests.parts.jitsi_client import Via
 from tests.parts.prosody import Config, Prosody, Version
 from tests.parts.service import Service
@@ -107,13 +108,13 @@ class Room:
 MakeRoom = Callable[..., Room]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def person(synapse: Synapse) -> Callable[[str], User]:
     """Registers somebody new whose name begins like this."""
     return lambda name: synapse.register(f"{name}-{next(_numbers)}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_room(synapse: Synapse, person: Callable[[str], User]) -> MakeRoom:
     """Makes a Matrix room and its people; the options are those of `Synapse.create_room`."""
 
@@ -135,3 +136,33 @@ def room(make_room: MakeRoom) -> Room:
 def other_room(make_room: MakeRoom) -> Room:
     """A second one, whose people have nothing to do with the first."""
     return make_room()
+
+
+@pytest.fixture(scope="session")
+def lasting_room(make_room: MakeRoom) -> Room:
+    """For tests that change nothing in Matrix: making one takes longer than such a test."""
+    return make_room()
+
+
+@pytest.fixture(scope="session")
+def other_lasting_room(make_room: MakeRoom) -> Room:
+    return make_room()
+
+
+@pytest.fixture(params=["member", "moderator"])
+def rank(request: pytest.FixtureRequest) -> str:
+    """What the intruder is in their own room: being owner of one conference gives no right in another."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def scene(widgets: Widgets, lasting_room: Room, other_lasting_room: Room, rank: str) -> Scene:
+    intruder = lasting_room.member if rank == "member" else lasting_room.moderator
+    return Scene(
+        inside=await widgets.enter(other_lasting_room.moderator, other_lasting_room.room_id),
+        intruder=await widgets.enter(intruder, lasting_room.room_id),
+        home=widgets.conference(lasting_room.room_id),
+        target=widgets.conference(other_lasting_room.room_id),
+        target_room_id=other_lasting_room.room_id,
+        prosody=widgets.prosody,
+    )

@@ -18,22 +18,30 @@ from typing import Protocol, Self
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
-from tests.parts.xmpp_transport import CLIENT, STREAM, Bosh, Received, StreamClosedError, Tcp, Transport, WebSocket
-
-SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
-BIND = "urn:ietf:params:xml:ns:xmpp-bind"
-SMACKS = "urn:xmpp:sm:3"
-STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
-MUC = "http://jabber.org/protocol/muc"
-MUC_USER = "http://jabber.org/protocol/muc#user"
-MUC_ADMIN = "http://jabber.org/protocol/muc#admin"
-MUC_OWNER = "http://jabber.org/protocol/muc#owner"
-DATA_FORM = "jabber:x:data"
-DISCO_INFO = "http://jabber.org/protocol/disco#info"
-DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
-PING = "urn:xmpp:ping"
-NICK = "http://jabber.org/protocol/nick"
-FOCUS = "http://jitsi.org/protocol/focus"
+from tests.parts.stanzas import (
+    BIND,
+    CLIENT,
+    DATA_FORM,
+    MUC,
+    MUC_ADMIN,
+    MUC_OWNER,
+    MUC_USER,
+    NICK,
+    PING,
+    SASL,
+    SMACKS,
+    STREAM,
+    StanzaError,
+    bare,
+    body_of,
+    condition_of,
+    element,
+    error_of,
+    is_stanza,
+    stanza,
+    status_codes,
+)
+from tests.parts.xmpp_transport import Bosh, Received, StreamClosedError, Tcp, Transport, WebSocket
 
 ANSWER_SECONDS = 10.0
 """How long any answer may take: twice the `uvs_timeout` of the modules."""
@@ -80,14 +88,6 @@ class Joined:
     codes: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StanzaError:
-    """A stanza came back."""
-
-    condition: str
-    text: str | None
-
-
 Match = Callable[[ET.Element], bool]
 
 
@@ -113,18 +113,18 @@ class Session:
     async def open(self) -> ET.Element:
         """Open the stream, anew after authentication, and return its features."""
         await self._transport.open(self.domain)
-        self.features = await self.expect(lambda element: element.tag == f"{{{STREAM}}}features")
+        self.features = await self.expect(lambda each: each.tag == f"{{{STREAM}}}features")
         return self.features
 
     async def authenticate(self, mechanism: str = "ANONYMOUS", response: str | None = None) -> Refused | None:
-        await self.send(_element(SASL, "auth", {"mechanism": mechanism}, response))
+        await self.send(element(SASL, "auth", {"mechanism": mechanism}, response))
         answers = {f"{{{SASL}}}success", f"{{{SASL}}}failure"}
-        received = await self.expect_raw(lambda element: element.tag in answers)
+        received = await self.expect_raw(lambda each: each.tag in answers)
         if received.element.tag == f"{{{SASL}}}success":
             return None
         shown = _SHOWN.search(received.raw)
         text = received.element.findtext(f"{{{SASL}}}text")
-        return Refused(_condition(received.element, SASL), text, shown and shown[1])
+        return Refused(condition_of(received.element, SASL), text, shown and shown[1])
 
     async def bind(self, resource: str | None = None) -> str | StanzaError:
         payload = ET.Element(f"{{{BIND}}}bind")
@@ -137,15 +137,15 @@ class Session:
         return self.jid
 
     async def enable_resumption(self) -> None:
-        await self.send(_element(SMACKS, "enable", {"resume": "true"}))
-        enabled = await self.expect(lambda element: element.tag == f"{{{SMACKS}}}enabled")
+        await self.send(element(SMACKS, "enable", {"resume": "true"}))
+        enabled = await self.expect(lambda each: each.tag == f"{{{SMACKS}}}enabled")
         self.resume_id = enabled.get("id")
         self.handled = 0
 
     async def resume(self, previous_id: str, handled: int) -> bool:
-        await self.send(_element(SMACKS, "resume", {"previd": previous_id, "h": str(handled)}))
+        await self.send(element(SMACKS, "resume", {"previd": previous_id, "h": str(handled)}))
         answers = {f"{{{SMACKS}}}resumed", f"{{{SMACKS}}}failed"}
-        answer = await self.expect(lambda element: element.tag in answers)
+        answer = await self.expect(lambda each: each.tag in answers)
         return answer.tag == f"{{{SMACKS}}}resumed"
 
     async def close(self) -> None:
@@ -170,8 +170,8 @@ class Session:
 
     # --- stanzas ------------------------------------------------------------------------------------------------------
 
-    async def send(self, element: ET.Element) -> None:
-        await self._transport.send(element)
+    async def send(self, what: ET.Element) -> None:
+        await self._transport.send(what)
 
     async def expect(self, fits: Match) -> ET.Element:
         return (await self.expect_raw(fits)).element
@@ -194,8 +194,8 @@ class Session:
         if to is not None:
             attributes["to"] = to
         await self.send(stanza("iq", attributes, payload))
-        answer = await self.expect(lambda element: _is(element, "iq", id=attributes["id"]))
-        return answer if answer.get("type") == "result" else _error(answer)
+        answer = await self.expect(lambda each: is_stanza(each, "iq", id=attributes["id"]))
+        return answer if answer.get("type") == "result" else error_of(answer)
 
     async def ping(self) -> None:
         """Return once the server has dealt with everything that was sent before."""
@@ -220,37 +220,37 @@ class Session:
         muc = ET.Element(f"{{{MUC}}}x")
         if password is not None:
             ET.SubElement(muc, f"{{{MUC}}}password").text = password
-        extras = (_element(NICK, "nick", {}, name), _element(CLIENT, "SourceInfo", {}, "{}"))
+        extras = (element(NICK, "nick", {}, name), element(CLIENT, "SourceInfo", {}, "{}"))
         identifier = self.next_id()
         await self.send(stanza("presence", {"to": me, "id": identifier}, muc, *extras))
 
-        def fits(element: ET.Element) -> bool:
-            if _is(element, "presence", type="error"):
-                return element.get("id") == identifier
-            return _is(element, "presence") and _bare(element.get("from")) == room and "110" in _codes(element)
+        def fits(what: ET.Element) -> bool:
+            if is_stanza(what, "presence", type="error"):
+                return what.get("id") == identifier
+            return is_stanza(what, "presence") and bare(what.get("from")) == room and "110" in status_codes(what)
 
         answer = await self.expect(fits)
         if answer.get("type") == "error":
-            return _error(answer)
+            return error_of(answer)
         item = answer.find(f"{{{MUC_USER}}}x/{{{MUC_USER}}}item")
         assert item is not None
-        return Joined(answer.get("from", ""), item.get("role", ""), item.get("affiliation", ""), _codes(answer))
+        return Joined(answer.get("from", ""), item.get("role", ""), item.get("affiliation", ""), status_codes(answer))
 
     async def leave(self, joined: Joined) -> None:
         await self.send(stanza("presence", {"to": joined.nick, "type": "unavailable"}))
         await self.expect(
-            lambda element: _is(element, "presence", type="unavailable") and element.get("from") == joined.nick
+            lambda each: is_stanza(each, "presence", type="unavailable") and each.get("from") == joined.nick
         )
 
     async def say(self, to: str, text: str, kind: str = "groupchat") -> None:
-        body = _element(CLIENT, "body", {}, text)
+        body = element(CLIENT, "body", {}, text)
         await self.send(stanza("message", {"to": to, "type": kind, "id": self.next_id()}, body))
 
     async def expect_message(self, text: str) -> ET.Element:
-        return await self.expect(lambda element: _text(element) == text)
+        return await self.expect(lambda each: body_of(each) == text)
 
     def has_heard(self, text: str) -> bool:
-        return any(_text(element) == text for element in self.history)
+        return any(body_of(each) == text for each in self.history)
 
     async def set_affiliation(self, room: str, jid: str, affiliation: str) -> ET.Element | StanzaError:
         return await self._administer(room, {"jid": jid, "affiliation": affiliation})
@@ -287,14 +287,13 @@ class Session:
                 self._news.notify_all()
 
     async def _take(self, received: Received) -> None:
-        element = received.element
-        if element.tag == f"{{{SMACKS}}}r":
-            await self.send(_element(SMACKS, "a", {"h": str(self.handled)}))
+        if received.element.tag == f"{{{SMACKS}}}r":
+            await self.send(element(SMACKS, "a", {"h": str(self.handled)}))
             return
-        if element.tag in {f"{{{CLIENT}}}{name}" for name in ("message", "presence", "iq")}:
+        if received.element.tag in {f"{{{CLIENT}}}{name}" for name in ("message", "presence", "iq")}:
             self.handled += 1
         async with self._news:
-            self.history.append(element)
+            self.history.append(received.element)
             self._inbox.append(received)
             self._news.notify_all()
 
@@ -350,44 +349,3 @@ async def log_in(
         raise
     await session.close()
     return refused
-
-
-def stanza(name: str, attributes: dict[str, str], *children: ET.Element | None) -> ET.Element:
-    element = ET.Element(f"{{{CLIENT}}}{name}", attributes)
-    element.extend(child for child in children if child is not None)
-    return element
-
-
-def _element(namespace: str, name: str, attributes: dict[str, str], text: str | None = None) -> ET.Element:
-    element = ET.Element(f"{{{namespace}}}{name}", attributes)
-    element.text = text
-    return element
-
-
-def _is(element: ET.Element, name: str, **attributes: str) -> bool:
-    return element.tag == f"{{{CLIENT}}}{name}" and all(element.get(k) == v for k, v in attributes.items())
-
-
-def _bare(jid: str | None) -> str:
-    return (jid or "").split("/", 1)[0]
-
-
-def _codes(presence: ET.Element) -> frozenset[str]:
-    return frozenset(status.get("code", "") for status in presence.iterfind(f"{{{MUC_USER}}}x/{{{MUC_USER}}}status"))
-
-
-def _text(element: ET.Element) -> str | None:
-    return element.findtext(f"{{{CLIENT}}}body")
-
-
-def _error(element: ET.Element) -> StanzaError:
-    error = element.find(f"{{{CLIENT}}}error")
-    if error is None:
-        return StanzaError("undefined-condition", None)
-    return StanzaError(_condition(error, STANZAS), error.findtext(f"{{{STANZAS}}}text"))
-
-
-def _condition(parent: ET.Element, namespace: str) -> str:
-    prefix = f"{{{namespace}}}"
-    names = [child.tag.removeprefix(prefix) for child in parent if child.tag.startswith(prefix)]
-    return next((name for name in names if name != "text"), "undefined-condition")

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sqlite3
+import time
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import closing
@@ -168,6 +169,14 @@ class Synapse:
         self, sender: User, room_id: str, kind: str, content: Mapping[str, Any], state_key: str = ""
     ) -> None:
         self._request("PUT", _state(room_id, kind, state_key), sender, content)
+
+    def wait_until_gone(self, reader: User, room_id: str, user: User) -> None:
+        """Synapse leaves the rooms of a deactivated account when it finds the time."""
+        deadline = time.monotonic() + 10
+        while self.state(reader, room_id, "m.room.member", user.user_id)["membership"] == "join":
+            if time.monotonic() > deadline:
+                raise MatrixError("wait_until_gone", 200, "still joined")
+            time.sleep(0.02)
 
     def set_level(self, actor: User, room_id: str, user: User, level: int) -> None:
         levels = self.state(actor, room_id, "m.room.power_levels")

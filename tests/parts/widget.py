@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.parts.jitsi_client import Joined, Refused, Session, StanzaError, Via, log_in
+from tests.parts.jitsi_client import Joined, Refused, Session, Via, log_in
 from tests.parts.jitsi_token import conference_node, element_jwt
 from tests.parts.prosody import Prosody
+from tests.parts.stanzas import StanzaError
 from tests.parts.synapse import Synapse, User
 
 

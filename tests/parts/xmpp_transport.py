@@ -15,16 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-CLIENT = "jabber:client"
-STREAM = "http://etherx.jabber.org/streams"
-FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
-HTTPBIND = "http://jabber.org/protocol/httpbind"
-XBOSH = "urn:xmpp:xbosh"
+from tests.parts.stanzas import CLIENT, FRAMING, HTTPBIND, STREAM, XBOSH
 
 _WAIT_SECONDS = 30  # how long the server may hold a BOSH request
 _ANSWER_SECONDS = 10.0  # how long an open connection may take to be made
-
-ET.register_namespace("stream", STREAM)
 
 
 class StreamClosedError(Exception):
