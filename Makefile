@@ -26,8 +26,9 @@ unit: venv ## The Python unit tests
 contract: venv synapse ## The wire API, against the fake homeserver and against a real Synapse
 	@$(PYTEST) tests/contract
 
-lua: prosody ## The pure Lua library
+lua: venv prosody ## The pure Lua library: its examples, and its codecs against Python's
 	@lua5.4 "$$(command -v busted)" --output=plainTerminal tests/lua
+	@$(PYTEST) tests/lua
 
 packaging: parts ## Wheel, locks, README, unit files, nginx and Caddy lines
 	@$(PYTEST) tests/packaging
