@@ -4,7 +4,7 @@
 -- This module proves who somebody is and for which room (session.matrix_uvs), and watches what such a session sends.
 -- Who enters which conference room is watched by mod_matrix_power_sync, which this module loads wherever it is needed.
 --
--- luacheck: globals admits main_room allows_domain allows_s2s syncs_power_levels
+-- luacheck: globals admits main_room has_conferences_on allows_domain allows_s2s syncs_power_levels
 
 local async = require "util.async";
 local formdecode = require "util.http".formdecode;
@@ -122,6 +122,7 @@ function admits(binding, room_jid)
 	return breakouts ~= nil and breakouts[jid.join(node, host)] ~= nil;
 end
 
+function has_conferences_on(host) return host == main_host(); end
 function allows_domain(domain) return settings.allow_domains:contains(domain); end
 function allows_s2s() return settings.allow_s2s; end
 function syncs_power_levels() return settings.sync_power_levels ~= false; end
@@ -253,7 +254,9 @@ local function verify(query, reason)
 	if not claims then return nil, "no-matrix", flaw; end
 	local node = uvs.base32(claims.room_id);
 	if not query.room or query.room:lower() ~= node then return nil, "other-room", "other-room", claims; end
-	local verdict, refusal, why = uvs.read_verdict(ask(claims));
+	local status, answer = ask(claims);
+	if status == 403 then module:log("error", "%s does not accept uvs_auth_token", settings.base_url); end
+	local verdict, refusal, why = uvs.read_verdict(status, answer);
 	if not verdict then return nil, refusal, why, claims; end
 	return {
 		node = node;
@@ -307,8 +310,10 @@ local function new_handler(session)
 	function handler:process()
 		local username, refusal = log_in(session);
 		if session.destroyed then
-			-- COMPAT: Prosody 13's mod_saslauth raises an error for a client that has vanished meanwhile.
+			-- COMPAT: where a client has vanished meanwhile, Prosody 13's mod_saslauth raises an error without the
+			-- first, and mod_bosh of both versions without the second, if the client had sent more.
 			session.base_type = "c2s";
+			session.dispatch_stanza = function () end;
 			return "failure", "temporary-auth-failure";
 		end
 		if not username then return "failure", "not-allowed", uvs.texts[refusal]; end

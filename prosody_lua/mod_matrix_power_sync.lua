@@ -56,7 +56,7 @@ local function is_focus(bare)
 end
 
 local function is_staff(bare)
-	return is_admin(bare) or is_focus(bare);
+	return jid.node(bare) ~= nil and (is_admin(bare) or is_focus(bare));
 end
 
 local function passes(from)
@@ -121,7 +121,7 @@ local function check_incoming(event)
 	local stanza = event.stanza;
 	local from, to = stanza.attr.from, stanza.attr.to;
 	local node, host = jid.split(from);
-	if not hosts[host] and not any_authority("allows_s2s") then return refuse(event, uvs.texts["no-matrix"]); end
+	if not host or not hosts[host] and not any_authority("allows_s2s") then return refuse(event, uvs.texts["no-matrix"]); end
 	if jid.node(to) and is_joined(from, to) or passes(from) then return nil; end
 	-- Other parts of this server may speak to rooms, but not sit in them.
 	if not node and hosts[host] and stanza.name ~= "presence" then return nil; end
@@ -164,15 +164,17 @@ end
 module:hook("muc-room-pre-create", check_entry, 99);
 module:hook("muc-occupant-pre-join", check_entry, 99);
 
--- Prosody has just made the creator owner (at -1).
+-- Prosody has just made the creator owner (at -1) and locked the room (at 10) until its owner has configured it, which
+-- nobody but Jitsi's focus would do.
 module:hook("muc-room-pre-create", function (event)
-	local room, bare = event.room, jid.bare(event.stanza.attr.from);
-	if may_own(bare, room) then return; end
-	room:set_affiliation(true, bare, "none");
-	room._data.locked = nil; -- a new room waits for the configuration by its owner, which nobody would send
+	local room, from = event.room, event.stanza.attr.from;
+	if not may_own(jid.bare(from), room) then room:set_affiliation(true, jid.bare(from), "none"); end
+	if not passes(from) then room._data.locked = nil; end
 end, -2);
 
+-- Lobbies and breakout rooms have no owners of their own: Jitsi lets those of the conference count there.
 module:hook("muc-occupant-pre-join", function (event)
+	if not any_authority("has_conferences_on", module.host) then return; end
 	local room, occupant, bare = event.room, event.occupant, jid.bare(event.stanza.attr.from);
 	if room:get_affiliation(bare) == "owner" or not may_own(bare, room) then return; end
 	if room:set_affiliation(true, bare, "owner") then
@@ -182,16 +184,21 @@ end, LAST);
 
 -- Moderation ---------------------------------------------------------------------------------------------------------
 
+-- Whoever grants it, be it Jitsi's focus: moderation comes from Matrix, or, where that is turned off, from Jitsi.
+local function may_moderate(bare, room)
+	local authority = authority_of(jid.host(bare));
+	return authority and not authority.syncs_power_levels() or may_own(bare, room);
+end
+
 module:hook("muc-pre-set-affiliation", function (event)
 	if event.affiliation ~= "owner" and event.affiliation ~= "admin" then return; end
-	if not any_authority("syncs_power_levels") or may_own(event.jid, event.room) then return; end
+	if may_moderate(event.jid, event.room) then return; end
 	event.allowed = false;
 	return true; -- so that nothing acts on a grant that is none
 end, FIRST);
 
 module:hook("muc-pre-set-role", function (event)
-	if event.role ~= "moderator" or not any_authority("syncs_power_levels") then return; end
-	if may_own(event.occupant.bare_jid, event.room) then return; end
+	if event.role ~= "moderator" or may_moderate(event.occupant.bare_jid, event.room) then return; end
 	event.allowed, event.error, event.condition = false, "cancel", "not-allowed";
 	return true;
 end, FIRST);
