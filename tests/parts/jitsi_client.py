@@ -143,6 +143,8 @@ class Session:
         self.handled = 0
 
     async def resume(self, previous_id: str, handled: int) -> bool:
+        """Go on with a session in which that many stanzas were received."""
+        self.handled = handled
         await self.send(element(SMACKS, "resume", {"previd": previous_id, "h": str(handled)}))
         answers = {f"{{{SMACKS}}}resumed", f"{{{SMACKS}}}failed"}
         answer = await self.expect(lambda each: each.tag in answers)
