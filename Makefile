@@ -47,9 +47,8 @@ lint: venv prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
 bench: venv ## Measure the service against a stub homeserver
 	@$(RUN)python -m benchmarks
 
-image-proof: venv ## Build the image with buildah on a base made by debootstrap, and run what is in it (root)
-	@echo "building a base and the image: about two minutes, the second time half a minute"
-	@$(RUN)python -m pytest -v tests/packaging/image_proof.py
+proofs: venv ## The image and the systemd unit, built and run without a container engine (root, two minutes)
+	@$(RUN)python -m pytest -v tests/packaging/image_proof.py tests/packaging/unit_proof.py
 
 SUPPORTED := 3.11 3.12 3.13 3.14
 test-pythons: ## Unit and contract tests on every other supported Python found here
@@ -87,4 +86,4 @@ clean: ## Remove all that was made here
 	rm -rf .venv .parts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test unit contract lua packaging e2e lint bench image-proof test-pythons lock clean parts venv synapse prosody tools
+.PHONY: help demo test unit contract lua packaging e2e lint bench proofs test-pythons lock clean parts venv synapse prosody tools

@@ -1,7 +1,12 @@
-"""A copy of this checkout as a fresh clone would have it, and what is built and installed from it, each made once."""
+"""A copy of this checkout as a fresh clone would have it, and what is built and installed from it, each made once.
+
+For the proofs (`make proofs`) also a Debian of its own.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import ROOT
+from tests.parts import PARTS, ROOT
+
+PROOFS = PARTS / "proofs"
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -55,3 +62,42 @@ def installed(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "venv", environment)
     run(environment / "bin/pip", "install", "-qq", "--disable-pip-version-check", ".", cwd=clone)
     return environment / "bin"
+
+
+def need(command: str, package: str) -> None:
+    """Install the Debian package that has the command, where it is missing."""
+    if shutil.which(command) is None:
+        install = ("apt-get", "install", "-qq", "-y", "--no-install-recommends", package)
+        if subprocess.run(install, capture_output=True, check=False).returncode != 0:
+            run("apt-get", "update", "-qq")
+            run(*install)
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """The root of a small Debian of this machine's release with Python and systemd, kept for the next time."""
+    assert os.geteuid() == 0, "this works with chroots and needs root"
+    need("debootstrap", "debootstrap")
+    base = PROOFS / "debian"
+    if not (base / ".complete").exists():
+        shutil.rmtree(base, ignore_errors=True)
+        base.mkdir(parents=True)
+        codename = run("sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME").strip()
+        sources = run(
+            "apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages"
+        )
+        mirror = next(line.split()[2] for line in sources.splitlines() if line.split()[:2] == ["Debian", codename])
+        packages = "python3-venv,ca-certificates,systemd-sysv,dbus"
+        run("debootstrap", "--variant=minbase", f"--include={packages}", codename, base, mirror)
+        _trust_what_this_machine_trusts(base)
+        (base / ".complete").touch()
+    return base
+
+
+def _trust_what_this_machine_trusts(base: Path) -> None:
+    """Where this machine reaches packages through a proxy or a mirror, the new one has to go the same way."""
+    config = run(sys.executable, "-m", "pip", "config", "list")
+    found = dict(re.findall(r"^\S+[.](cert|index-url|proxy|trusted-host)='(.*)'$", config, re.MULTILINE))
+    (base / "etc/pip.conf").write_text("\n".join(["[global]", *(f"{name} = {found[name]}" for name in found)]))
+    if "cert" in found:
+        shutil.copy(found["cert"], base / found["cert"].lstrip("/"))

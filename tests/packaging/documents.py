@@ -23,7 +23,7 @@ def rows(document: Path, first_header: str) -> list[list[str]]:
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             break
-        table.append([cell.strip() for cell in line.strip("|").split(" | ")])
+        table.append([cell.strip() for cell in line[1:-1].split("|")])
     return table
 
 

@@ -1,7 +1,7 @@
 """The image, built and run without a container engine: buildah builds it (chroot isolation) on a base that debootstrap
 makes, and what is in it runs with a root file system that is read-only, as the image's own user, as process 1.
 
-Not part of `make test`, since it takes about two minutes and root: `make image-proof`.
+Not part of `make test`, since it takes a minute or two, and root: `make proofs`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.packaging.conftest import run
-from tests.parts import PARTS, ROOT
+from tests.packaging.conftest import PROOFS, need, run
+from tests.parts import ROOT
 from tests.parts.processes import Process, free_port
 
 USER = 65532
-WORK = PARTS / "image"
-TOOLS = ("buildah", "debootstrap")
 
 
 class Buildah:
@@ -41,47 +39,15 @@ class Buildah:
 
 
 @pytest.fixture(scope="session")
-def base() -> Path:
-    """A Debian of this machine's release with Python, kept for the next time."""
-    assert os.geteuid() == 0, "the image is built and run in chroots: this needs root"
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        install = ("apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing)
-        if subprocess.run(install, capture_output=True, check=False).returncode != 0:
-            run("apt-get", "update", "-qq")
-            run(*install)
-    base = WORK / "base"
-    if not (base / ".complete").exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        sources = run(
-            "apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages"
-        )
-        codename = run("sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME").strip()
-        mirror = next(line.split()[2] for line in sources.splitlines() if line.split()[:2] == ["Debian", codename])
-        run("debootstrap", "--variant=minbase", "--include=python3-venv,ca-certificates", codename, base, mirror)
-        trust_what_this_machine_trusts(base)
-        (base / ".complete").touch()
-    return base
-
-
-def trust_what_this_machine_trusts(base: Path) -> None:
-    """Where this machine reaches packages through a proxy or a mirror, the build has to go the same way."""
-    config = run("python3", "-m", "pip", "config", "list")
-    found = dict(re.findall(r"^\S+[.](cert|index-url|proxy|trusted-host)='(.*)'$", config, re.MULTILINE))
-    (base / "etc/pip.conf").write_text("\n".join(["[global]", *(f"{name} = {found[name]}" for name in found)]))
-    if "cert" in found:
-        shutil.copy(found["cert"], base / found["cert"].lstrip("/"))
-
-
-@pytest.fixture(scope="session")
-def buildah(base: Path) -> Iterator[Buildah]:
+def buildah(debian: Path) -> Iterator[Buildah]:
     """With the image `localhost/uvs` in its store."""
-    store = WORK / "store"
+    need("buildah", "buildah")
+    store = PROOFS / "store"
     shutil.rmtree(store, ignore_errors=True)
     buildah = Buildah(store)
     try:
         container = buildah("from", "scratch")
-        buildah("add", "--quiet", container, base, "/")
+        buildah("add", "--quiet", container, debian, "/")
         buildah("commit", "--quiet", container, "localhost/base")
         buildah(
             *("bud", "--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", "localhost/uvs"),

@@ -1,21 +1,37 @@
 #!/bin/sh
 # install_tools.sh DEST: nginx, Caddy and shellcheck from Debian's own packages, unpacked into DEST and not installed, so
-# that no server starts on this machine and its configuration stays as it is. systemd-analyze alone is installed where it
-# is missing (in containers), since it needs half of systemd beside it.
+# that no server starts on this machine and its configuration stays as it is. What tests call by its plain name, as
+# operators do, is installed where it is missing.
 set -eu
 
 dest=${1:?usage: install_tools.sh DEST}
 say() { echo "install_tools: $*"; }
 die() { say "$*" >&2; exit 1; }
+if [ "$(id -u)" = 0 ]; then sudo=""; else sudo=sudo; fi
+
+# --- by plain name --------------------------------------------------------------------------------------------------
+
+missing=""
+for wanted in curl:curl openssl:openssl systemd-analyze:systemd; do
+    command -v "${wanted%:*}" >/dev/null 2>&1 || missing="$missing ${wanted#*:}"
+done
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null 2>&1 || die "this needs Debian 12 or newer (there is no apt-get here)"
+    say "installing$missing (apt-get)"
+    # shellcheck disable=SC2086 # a list of words
+    install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1; }
+    install || { $sudo apt-get update -qq && install; } || die "apt-get install$missing failed"
+fi
+
+# --- unpacked -------------------------------------------------------------------------------------------------------
 
 works() {
     [ -e "$dest/.complete" ] && "$dest/usr/sbin/nginx" -v && "$dest/usr/bin/caddy" version &&
-        "$dest/usr/bin/shellcheck" --version && command -v systemd-analyze
+        "$dest/usr/bin/shellcheck" --version
 } >/dev/null 2>&1
 
 if works; then exit 0; fi
 command -v apt-get >/dev/null 2>&1 || die "this needs Debian 12 or newer (there is no apt-get here)"
-if [ "$(id -u)" = 0 ]; then sudo=""; else sudo=sudo; fi
 say "unpacking nginx, Caddy and shellcheck into $dest"
 
 mkdir -p "$dest"
@@ -29,11 +45,5 @@ download 2>/dev/null || { $sudo apt-get update -qq && download; } || die "apt-ge
 for deb in *.deb; do
     dpkg-deb -x "$deb" "$dest"
 done
-
-command -v systemd-analyze >/dev/null 2>&1 || {
-    say "installing systemd-analyze (apt-get)"
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends systemd >"$work/log" 2>&1 ||
-        { cat "$work/log" >&2; die "apt-get install systemd failed"; }
-}
 touch "$dest/.complete"
-works || die "nginx, Caddy, shellcheck or systemd-analyze does not run here: $(ldd "$dest/usr/sbin/nginx" | grep 'not found')"
+works || die "what was unpacked does not run here: $(ldd "$dest/usr/sbin/nginx" | grep 'not found')"
