@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from benchmarks.stub_homeserver import LEVELS, USER
 from uvs.matrix.power_levels import PowerLevels
-from uvs.ops.server import serve
+from uvs.ops.server import listen, serve
 
 ANSWER = msgspec.json.encode(
     {
@@ -37,4 +37,4 @@ async def _health(_: Request) -> Response:
 
 if __name__ == "__main__":
     app = Starlette(routes=[Route("/health", _health), Route("/verify/user_in_room", _verify, methods=["POST"])])
-    serve(app, host="127.0.0.1", port=int(sys.argv[1]))
+    serve(app, listen("127.0.0.1", int(sys.argv[1])))

@@ -20,7 +20,7 @@ from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
 from uvs.matrix.power_levels import CREATOR_LEVEL
 from uvs.net.http import open_client
 from uvs.ops import logs
-from uvs.ops.server import serve
+from uvs.ops.server import listen, serve
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, load
 
@@ -98,8 +98,14 @@ def _serve(loaded: Loaded) -> int:
     log = logging.getLogger("uvs")
     for warning in loaded.warnings:
         log.warning("%s", warning)
+    try:
+        listening = listen(settings.listen_address, settings.port)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address
+        log.error("uvs cannot listen on %s port %d: %s", settings.listen_address, settings.port, reason)  # noqa: TRY400
+        return 1
     log.info("uvs %s listens on %s port %d", __version__, settings.listen_address, settings.port)
-    serve(create_app(settings), host=settings.listen_address, port=settings.port)
+    serve(create_app(settings), listening)
     return 0
 
 
@@ -125,7 +131,7 @@ def _health(loaded: Loaded) -> int:
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         print(f"uvs does not answer on {host} port {settings.port}: {error}", file=sys.stderr)
         return 1
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _TYPO_RATIO = 0.85
 """How alike an unknown name and an option must be to count as a typo, which stops the start: UVS_AUTH_TOKN would
 leave the service open. Other unknown names are only warned of, since Kubernetes adds some for a Service named uvs."""
 
+_ADDRESS = re.compile(r"[A-Za-z0-9:._%-]{1,253}")
+
 
 def _parse_url(value: object) -> object:
     """Accept `http(s)://host[:port][/prefix]`; the slash at the end goes."""
@@ -60,6 +63,13 @@ def _parse_secret(value: object) -> object:
     """Accept what can stand in an HTTP header. The message never quotes the value."""
     if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
         raise ValueError("must consist of visible ASCII characters without spaces")
+    return value
+
+
+def _parse_address(value: object) -> object:
+    """Accept an IP address or a host name."""
+    if isinstance(value, str) and not _ADDRESS.fullmatch(value):
+        raise ValueError("must be an IP address or a host name")
     return value
 
 
@@ -105,9 +115,8 @@ class Settings(BaseSettings):
         "`federation` resource.",
         examples=["https://matrix.example.org:8448"],
     )
-    listen_address: str = Field(
+    listen_address: Annotated[str, BeforeValidator(_parse_address)] = Field(
         "127.0.0.1",
-        min_length=1,
         description="Address to listen on.",
         examples=["127.0.0.1", "0.0.0.0", "::"],  # noqa: S104
     )

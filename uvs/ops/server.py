@@ -1,10 +1,13 @@
-"""The HTTP server: uvicorn on uvloop and httptools, and the two limits it lacks."""
+"""The HTTP server: uvicorn on uvloop and httptools, and the limits it lacks."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -12,65 +15,93 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 MAX_HEAD = 32 * 1024
-"""Bytes of request line and headers together. httptools itself would collect them without end."""
+"""Bytes of request line and headers together, and of trailers. httptools itself would collect them without end."""
+
+MAX_PIPELINED = 16
+"""Requests of one connection that wait for the answer to an earlier one: each takes sixty times its size in memory."""
 
 HEAD_SECONDS = 15.0
 """For a request's head to arrive whole: connections that say nothing, or one byte now and then, must not pile up."""
+
+BODY_SECONDS = 75.0
+"""For its body, read or not: longer than UVS_REQUEST_TIMEOUT can be, which answers first."""
 
 SHUTDOWN_SECONDS = 10
 """Requests in flight are given this long to finish."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a limit on size and time of the head."""
+    """uvicorn's HTTP protocol with limits on size, number and time of what a client sends."""
 
-    _in_head = False
-    _head = 0  # bytes received while in the head
-    _head_timer: asyncio.TimerHandle | None = None
+    head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
+
+    _collected = 0  # bytes received since a head, or a piece of a body, was last whole
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_head_timer()
+        self._close_after(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         # Counted here, since the parser calls back only once a header is complete, and collects it until then. A chunk
         # that completes the head may hold the body too, so only what came before it counts.
-        if self._head > MAX_HEAD:
+        if self._collected > MAX_HEAD:
             self.send_400_response("Request head too large.")
             return
+        self._collected += len(data)
         super().data_received(data)
-        self._head = self._head + len(data) if self._in_head else 0
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            # The rest of a body that was not read, or line breaks. uvicorn has stopped its own timer for them.
+            self._close_after(self.head_seconds)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
-        self._start_head_timer()
+        self._close_after(self.head_seconds)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._stop_head_timer()
+        self._collected = 0
+        self._close_after(self.body_seconds)
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINED:
+            raise httptools.HttpParserError("Too many requests at once")  # answered by uvicorn, with 400
 
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def on_body(self, body: bytes) -> None:
+        self._collected = 0
+        super().on_body(body)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def on_message_complete(self) -> None:
+        self._stop_timer()
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Nothing here upgrades, so the request is answered as if it had not asked. The connection ends with that, since
+        # the parser reads no further on it.
+        self.cycle.keep_alive = False
+
+    def _close_after(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-def serve(app: Starlette, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; then let requests in flight finish. Ends the process where the port is taken."""
-    uvicorn.run(
+def listen(host: str, port: int) -> socket.socket:
+    """Raises OSError where the port is taken, or the address is none of this machine's."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def serve(app: Starlette, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; then let requests in flight finish."""
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
@@ -81,3 +112,5 @@ def serve(app: Starlette, *, host: str, port: int) -> None:
         log_config=None,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    with suppress(KeyboardInterrupt):  # raised by uvicorn once all is done
+        uvicorn.Server(config).run(sockets=[listening])
