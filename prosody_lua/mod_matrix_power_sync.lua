@@ -175,10 +175,13 @@ end, -2);
 -- Lobbies and breakout rooms have no owners of their own: Jitsi lets those of the conference count there.
 module:hook("muc-occupant-pre-join", function (event)
 	if not any_authority("has_conferences_on", module.host) then return; end
-	local room, occupant, bare = event.room, event.occupant, jid.bare(event.stanza.attr.from);
-	if room:get_affiliation(bare) == "owner" or not may_own(bare, room) then return; end
-	if room:set_affiliation(true, bare, "owner") then
-		occupant.role = room:get_default_role("owner");
+	local room, occupant, from = event.room, event.occupant, event.stanza.attr.from;
+	local bare, standing = jid.bare(from), room:get_affiliation(jid.bare(from)) or "none";
+	if standing ~= "owner" and may_own(bare, room) then
+		if room:set_affiliation(true, bare, "owner") then occupant.role = room:get_default_role("owner"); end
+	elseif standing == "none" and not passes(from) then
+		-- A lobby that is opened during the call throws out whoever is not at least a member.
+		room:set_affiliation(true, bare, "member");
 	end
 end, LAST);
 
