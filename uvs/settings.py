@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -38,7 +39,7 @@ _TYPO_RATIO = 0.85
 """How alike an unknown name and an option must be to count as a typo, which stops the start: UVS_AUTH_TOKN would
 leave the service open. Other unknown names are only warned of, since Kubernetes adds some for a Service named uvs."""
 
-_ADDRESS = re.compile(r"[A-Za-z0-9:._%-]{1,253}")
+_HOST = re.compile(r"[A-Za-z0-9:._%-]{1,253}")
 
 
 def _parse_url(value: object) -> object:
@@ -50,35 +51,49 @@ def _parse_url(value: object) -> object:
         port_is_good = url.port != 0
     except ValueError:
         raise ValueError("must be a URL with a host name and a port below 65536") from None
-    if url.scheme not in {"http", "https"} or not url.hostname or not port_is_good or not value.isprintable():
-        raise ValueError("must start with http:// or https:// and name a host")
     if url.username is not None or url.password is not None:
         raise ValueError("must not contain a user name or password")
-    if url.query or url.fragment or "?" in value or "#" in value:
-        raise ValueError("must not contain ? or #")
+    if not value.isascii() or not value.isprintable() or set(value) & set(" \\%?#"):
+        raise ValueError("must not contain spaces, \\ % ? #, or a host name that is not in ASCII (use its xn-- form)")
+    if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.hostname or "") or not port_is_good:
+        raise ValueError("must start with http:// or https:// and name a host")
     return value.rstrip("/")
 
 
 def _parse_secret(value: object) -> object:
     """Accept what can stand in an HTTP header. The message never quotes the value."""
-    if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
+    # Nothing at all is refused as well: an empty UVS_AUTH_TOKEN must not turn into none.
+    if isinstance(value, str) and not (value and value.isascii() and value.isprintable() and " " not in value):
         raise ValueError("must consist of visible ASCII characters without spaces")
     return value
 
 
 def _parse_address(value: object) -> object:
     """Accept an IP address or a host name."""
-    if isinstance(value, str) and not _ADDRESS.fullmatch(value):
+    if isinstance(value, str) and not _HOST.fullmatch(value):
         raise ValueError("must be an IP address or a host name")
     return value
 
 
 def _parse_server_name(value: object) -> object:
-    return ServerName.parse(value) if isinstance(value, str) else value
+    """Accept a server name, and nothing from which pydantic would make one without parsing it."""
+    if not isinstance(value, str | None):
+        raise ValueError("must be text")  # noqa: TRY004 - what pydantic turns into a validation error
+    return value and ServerName.parse(value)
+
+
+def _parse_number(value: object) -> object:
+    """Accept no truth value, which Python takes for 0 or 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - what pydantic turns into a validation error
+    return value
 
 
 Url = Annotated[str, BeforeValidator(_parse_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_parse_secret)]
+Address = Annotated[str, BeforeValidator(_parse_address)]
+Int = Annotated[int, BeforeValidator(_parse_number)]
+Float = Annotated[float, BeforeValidator(_parse_number)]
 LogLevel = Literal["error", "warning", "warn", "info", "http", "verbose", "debug", "silly"]
 
 
@@ -103,7 +118,7 @@ class Settings(BaseSettings):
         "ask.",
         examples=["the output of: openssl rand -hex 32"],
     )
-    openid_verify_server_name: Annotated[ServerName, BeforeValidator(_parse_server_name)] | None = Field(
+    openid_verify_server_name: Annotated[ServerName | None, NoDecode, BeforeValidator(_parse_server_name)] = Field(
         None,
         description="The homeserver's server name (what stands behind the colon in its users' ids). Then requests need "
         "not name it. Without it every request must, and the homeserver is asked which name is its own.",
@@ -115,23 +130,23 @@ class Settings(BaseSettings):
         "`federation` resource.",
         examples=["https://matrix.example.org:8448"],
     )
-    listen_address: Annotated[str, BeforeValidator(_parse_address)] = Field(
+    listen_address: Address = Field(
         "127.0.0.1",
         description="Address to listen on.",
         examples=["127.0.0.1", "0.0.0.0", "::"],  # noqa: S104
     )
-    port: int = Field(3000, ge=1, le=65535, description="Port to listen on.", examples=[3000])
-    request_timeout: float = Field(
+    port: Int = Field(3000, ge=1, le=65535, description="Port to listen on.", examples=[3000])
+    request_timeout: Float = Field(
         10.0,
         gt=0,
         le=60,
         description="Seconds that one request may take in all, upstream calls included.",
         examples=[10],
     )
-    max_concurrent_requests: int = Field(
+    max_concurrent_requests: Int = Field(
         1000, ge=1, description="Verifications under way at once; further ones get 503 at once.", examples=[1000]
     )
-    rate_limit: int = Field(
+    rate_limit: Int = Field(
         0,
         ge=0,
         description="Requests a minute from one client address; further ones get 429. 0: no limit, as is right where "
@@ -235,9 +250,10 @@ def _toml_is_readable(file: str | None, mistakes: list[str]) -> bool:
             tomllib.load(opened)
     except OSError as error:
         mistakes.append(f"{CONFIG_FILE}: the file cannot be read: {error.strerror}. Example: /etc/uvs/uvs.toml")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        where = str(error).rpartition("(")[2].rstrip(")") if isinstance(error, tomllib.TOMLDecodeError) else "the start"
-        mistakes.append(f'{CONFIG_FILE}: the file is not TOML ({where}). Example: homeserver_url = "https://…"')
+    except (ValueError, RecursionError) as error:
+        # Only the place: the rest of the text may quote the file.
+        where = " (" + str(error).rpartition("(")[2] if isinstance(error, tomllib.TOMLDecodeError) else ""
+        mistakes.append(f'{CONFIG_FILE}: the file is not TOML{where}. Example: homeserver_url = "https://…"')
     else:
         return True
     return False
@@ -263,7 +279,7 @@ def _describe(error: Mapping[str, Any]) -> tuple[str, str]:
     field = str(error["loc"][0])
     name = PREFIX + field.upper()
     if field not in Settings.model_fields:
-        close = difflib.get_close_matches(field, Settings.model_fields, n=1)
+        close = difflib.get_close_matches(field.lower().removeprefix(PREFIX.lower()), Settings.model_fields, n=1)
         meant = f", probably {close[0]} is meant" if close else ""
         return name, f"{field} (in {CONFIG_FILE}): there is no such option{meant}."
     reason = "is required" if error["type"] == "missing" else str(error["msg"]).removeprefix("Value error, ")
@@ -278,7 +294,7 @@ def _advice(settings: Settings) -> list[str]:
     if settings.auth_token is None and not _is_loopback(settings.listen_address):
         lines.append("UVS_AUTH_TOKEN is not set: whoever reaches the port can ask who is in which room.")
     for name, url in (("UVS_HOMESERVER_URL", settings.homeserver_url), ("UVS_FEDERATION_URL", settings.federation_url)):
-        if url and url.startswith("http://") and not _is_loopback(urlsplit(url).hostname or ""):
+        if url and urlsplit(url).scheme == "http" and not _is_loopback(urlsplit(url).hostname or ""):
             lines.append(f"{name} is plain http: whoever can listen between here and there can take the tokens.")
     if settings.disable_ip_blacklist:
         lines.append("UVS_DISABLE_IP_BLACKLIST has no effect: no server but the configured one is contacted.")
