@@ -42,6 +42,7 @@ class Config:
     """The VirtualHost section of the original README and a bare conference component, nothing else."""
     conference_options: Mapping[str, str] = field(default_factory=dict)
     conference_modules: tuple[str, ...] = ()
+    log_level: str = "debug"
     more: str = ""
     """Appended as it stands."""
 
@@ -72,7 +73,7 @@ class Prosody:
             raise PartMissingError(self._home)
         directory.mkdir(parents=True, exist_ok=True)
         self.config_file = directory / "prosody.cfg.lua"
-        self.config_file.write_text(self._global_section(directory) + self._hosts(config))
+        self.config_file.write_text(self._global_section(directory, config.log_level) + self._hosts(config))
         self._add_account(directory, "focus", self.services)
         self._add_account(directory, "jibri", self.services)
         self._add_account(directory, "recorder", self.recorders)
@@ -97,14 +98,14 @@ class Prosody:
 
     # --- configuration ------------------------------------------------------------------------------------------------
 
-    def _global_section(self, directory: Path) -> str:
+    def _global_section(self, directory: Path, log_level: str) -> str:
         return f"""\
 run_as_root = {"true" if os.getuid() == 0 else "false"}
 pidfile = {lua(str(directory / "prosody.pid"))}
 data_path = {lua(str(directory / "data"))}
 certificates = {lua(str(directory))}
 plugin_paths = {{ {lua(str(ROOT / "prosody_lua"))}, {lua(str(ROOT / "tests/parts/prosody_plugins"))} }}
-log = {{ {{ levels = {{ min = "debug" }}, to = "console", timestamps = "%H:%M:%S" }} }}
+log = {{ {{ levels = {{ min = {lua(log_level)} }}, to = "console", timestamps = "%H:%M:%S" }} }}
 network_backend = "epoll"
 c2s_ports = {{ {self.c2s_port} }}
 c2s_interfaces = {{ "127.0.0.1" }}
@@ -131,10 +132,7 @@ modules_disabled = {{ "s2s", "offline", "register" }}
         virtual_host = f"""
 VirtualHost {lua(self.domain)}
     authentication = "matrix_user_verification"
-    app_id = {lua(self.domain)}
-    uvs_base_url = {lua(config.uvs_url)}
-{"" if config.auth_token is None else f"    uvs_auth_token = {lua(config.auth_token)}"}
-{_options(config.options)}
+{_options(self._defaults(config) | dict(config.options))}
 """
         if config.readme_only:
             conference = f'Component {lua(self.conference)} "muc"\n{_options(config.conference_options)}'
@@ -162,6 +160,10 @@ Component {lua(self.focus)} "test_focus"
 
 {config.more}
 """
+
+    def _defaults(self, config: Config) -> dict[str, str]:
+        defaults = {"app_id": lua(self.domain), "uvs_base_url": lua(config.uvs_url)}
+        return defaults if config.auth_token is None else defaults | {"uvs_auth_token": lua(config.auth_token)}
 
     def _add_account(self, directory: Path, name: str, host: str) -> None:
         """What `prosodyctl register` leaves behind; that takes a third of a second each."""
