@@ -89,6 +89,10 @@ class Process:
     def _report(self, what: str) -> str:
         return f"{self._command} {what}:\n{self.log_text()[-4000:]}"
 
+    def wait_ended(self, *, timeout: float) -> int:
+        """Wait until it has ended by itself, and return its exit status."""
+        return self._child.wait(timeout)
+
     def pause(self) -> None:
         """Freeze it: connections are still accepted by the kernel, and nothing is answered."""
         os.killpg(self._child.pid, signal.SIGSTOP)
