@@ -121,7 +121,9 @@ local function check_incoming(event)
 	local stanza = event.stanza;
 	local from, to = stanza.attr.from, stanza.attr.to;
 	local node, host = jid.split(from);
-	if not host or not hosts[host] and not any_authority("allows_s2s") then return refuse(event, uvs.texts["no-matrix"]); end
+	if not host or not hosts[host] and not any_authority("allows_s2s") then
+		return refuse(event, uvs.texts["no-matrix"]);
+	end
 	if jid.node(to) and is_joined(from, to) or passes(from) then return nil; end
 	-- Other parts of this server may speak to rooms, but not sit in them.
 	if not node and hosts[host] and stanza.name ~= "presence" then return nil; end
