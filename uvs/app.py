@@ -20,6 +20,7 @@ from uvs.limits import ConcurrencyLimit, RateLimit
 from uvs.net.http import open_client
 from uvs.ops import public
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
+from uvs.ops.logs import on_loop_error
 from uvs.ops.startup import report_homeserver
 from uvs.settings import Settings
 from uvs.verification.api import VerificationApi
@@ -61,6 +62,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(on_loop_error)
         async with client:
             report = asyncio.create_task(report_homeserver(homeserver))
             yield

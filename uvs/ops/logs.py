@@ -6,6 +6,7 @@ it failed on, so only its type and place are logged. (`uvs.net.http` silences th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -37,6 +38,11 @@ def configure(level: str, form: Format) -> None:
     root.setLevel(LEVELS[level])
     # Uvicorn says at INFO what this service says itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, LEVELS[level]))
+
+
+def on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody caught. asyncio's own handler would write the exception's text."""
+    logging.getLogger("asyncio").error("%s", context["message"], exc_info=context.get("exception"))
 
 
 class _Formatter(logging.Formatter):
