@@ -156,3 +156,6 @@ class RoomAlias:
         if not _split("!" + raw[1:], "!", "#room:example.org"):
             raise InvalidIdentifier("has no server name (example: #room:example.org)")
         return cls(raw)
+
+    def __str__(self) -> str:
+        return self.value
