@@ -79,6 +79,8 @@ class Answer:
         """The exception for an answer nobody can rely on."""
         if self.status == 200:
             return CannotTell(f"{self.what} failed: the answer is not what a homeserver says; see what is at its URL.")
+        if self.status in range(300, 400):
+            mend = "write the URL that this redirects to into the settings; a redirect is not followed with a token"
         return CannotTell(f"{self.what} failed with HTTP status {self.status}: {mend}.", lasting=self.status < 500)
 
 

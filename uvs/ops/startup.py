@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from uvs.homeserver import Homeserver
 
@@ -13,9 +14,19 @@ FIRST_RETRY = 5.0  # seconds
 LAST_RETRY = 300.0  # seconds: a homeserver that is down for hours is reported a dozen times an hour
 
 
-async def report_homeserver(homeserver: Homeserver) -> None:
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def report_homeserver(homeserver: Homeserver, *, sleep: Sleep = asyncio.sleep) -> None:
     """Check until something certain can be said, and say it in one line. The service runs meanwhile, since a homeserver
-    that is down at this moment is no reason to stay down as well."""
+    that is down at this moment is no reason to stay down as well. `sleep` is for tests."""
+    try:
+        await _report(homeserver, sleep)
+    except Exception:  # noqa: BLE001 - the last net, as for requests: nobody waits for this task
+        _log.exception("Defect in the check of the homeserver; please report it")
+
+
+async def _report(homeserver: Homeserver, sleep: Sleep) -> None:
     wait = FIRST_RETRY
     while True:
         findings = await homeserver.check()
@@ -29,5 +40,5 @@ async def report_homeserver(homeserver: Homeserver) -> None:
             _log.error("Nobody can be verified until this is mended: %s", " ".join(mends))
             return
         _log.warning("Homeserver check: %s Checking again in %g s", " ".join(mends), wait)
-        await asyncio.sleep(wait)
+        await sleep(wait)
         wait = min(wait * 2, LAST_RETRY)
