@@ -37,12 +37,14 @@ e2e: parts ## People, calls and attacks on a real Synapse and both Prosody versi
 	@$(PYTEST) tests/e2e
 
 lint: venv prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
-	@$(RUN)ruff check .
-	@$(RUN)ruff format --check .
-	@$(RUN)mypy
-	@$(RUN)lint-imports
-	@luacheck -q prosody_lua tests/lua
-	@$(PARTS)/tools/usr/bin/shellcheck .ci/run $$(git ls-files '*.sh')
+	@failed=0; check() { echo "$$*"; "$$@" || failed=1; }; \
+	check $(RUN)ruff check -q .; \
+	check $(RUN)ruff format -q --check .; \
+	check $(RUN)mypy; \
+	check $(RUN)lint-imports --no-cache --no-logo; \
+	check luacheck -q prosody_lua tests/lua tests/parts/prosody_plugins; \
+	check $(PARTS)/tools/usr/bin/shellcheck .ci/run $$(git ls-files '*.sh'); \
+	exit $$failed
 
 bench: venv ## Measure the service against a stub homeserver
 	@$(RUN)python -m benchmarks

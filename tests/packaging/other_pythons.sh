@@ -28,7 +28,9 @@ for version; do
     fi
     echo "--- Python $version"
     requirements/venv.sh ".parts/python$version" "$python" requirements/dev.lock
-    ".parts/python$version/bin/python" -m pytest -q -p no:cacheprovider -m "not real" tests/unit tests/contract || failed="$failed $version"
+    pytest=".parts/python$version/bin/python -m pytest -q -p no:cacheprovider"
+    # The real parts do not know which Python asks them.
+    { $pytest tests/unit && $pytest tests/contract -k fake; } || failed="$failed $version"
 done
 [ -z "$unproven" ] || echo "Not found here, so nothing is proven for Python:$unproven"
 [ -z "$failed" ] || { echo "Failed on Python:$failed" >&2; exit 1; }
