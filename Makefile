@@ -1,8 +1,8 @@
 # `make` alone lists what there is. Debian 12 or newer, as root or with sudo (for apt-get, only where something is missing).
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-PARTS := $(CURDIR)/.parts
+VENV := .venv
+PARTS := .parts
 RUN := $(VENV)/bin/
 PYTEST = $(RUN)python -m pytest -q
 
@@ -58,7 +58,7 @@ test-pythons: ## Unit and contract tests on every other supported Python found h
 
 lock: ## Write requirements/*.lock anew (UPGRADE=1: with the newest versions)
 	@[ -x $(PARTS)/lock/bin/uv ] || { $(PYTHON) -m venv $(PARTS)/lock && $(PARTS)/lock/bin/pip install -qq $(UV); }
-	@set -e; cd requirements; compile() { echo "$$*"; $(PARTS)/lock/bin/uv pip compile -q --no-config --universal \
+	@set -e; cd requirements; compile() { echo "$$*"; ../$(PARTS)/lock/bin/uv pip compile -q --no-config --universal \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  $(if $(UPGRADE),--upgrade) "$$@"; }; \
 	compile ../pyproject.toml -o service.lock; \

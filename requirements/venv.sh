@@ -22,7 +22,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     install 2>/dev/null || { $sudo apt-get update -qq && install; } || die "apt-get install $package failed"
 fi
 
-wanted=$("$python" -c 'import sys; print(sys.executable, sys.version)'; echo "$dir"; cat "$0" "$@")
+wanted=$("$python" -c 'import sys; print(sys.executable, sys.version)'; echo "$(pwd)/$dir"; cat "$0" "$@")
 if [ -e "$dir/.complete" ] && [ "$(cat "$dir/.complete")" = "$wanted" ]; then
     exit 0
 fi
