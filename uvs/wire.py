@@ -114,7 +114,7 @@ async def read_json(request: Request) -> Mapping[str, Any]:
 async def _read(request: Request) -> bytes:
     too_large = InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared[:12]) > MAX_BODY:
+    if declared.isascii() and declared.isdigit() and int(declared[:12]) > MAX_BODY:
         raise too_large
     chunks: list[bytes] = []
     size = 0

@@ -13,7 +13,6 @@ _log = logging.getLogger("uvs")
 FIRST_RETRY = 5.0  # seconds
 LAST_RETRY = 300.0  # seconds: a homeserver that is down for hours is reported a dozen times an hour
 
-
 Sleep = Callable[[float], Awaitable[None]]
 
 

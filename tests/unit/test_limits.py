@@ -1,0 +1,187 @@
+"""How much is served at once, and how often one caller may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fake_homeserver import USERINFO, FakeHomeserver, after, answering
+from tests.service import running, settings
+from uvs.app import create_app
+from uvs.errors import LimitExceeded, Overloaded
+from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit
+
+
+@dataclass
+class Clock:
+    """Goes when it is told to."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admitted(limit: RateLimit, caller: str = "a") -> bool:
+    try:
+        limit.admit(caller)
+    except LimitExceeded:
+        return False
+    return True
+
+
+def burst(limit: RateLimit, caller: str = "a") -> int:
+    """How many requests in a row are admitted."""
+    count = 0
+    while admitted(limit, caller):
+        count += 1
+        assert count < 100_000
+    return count
+
+
+class TestHowOften:
+    @pytest.mark.parametrize("per_minute", [1, 2, 7, 60, 600, 10_000])
+    def test_as_many_at_once_as_in_a_minute(self, per_minute: int) -> None:
+        assert burst(RateLimit(per_minute, clock=Clock())) == per_minute
+
+    @pytest.mark.parametrize(("per_minute", "after", "more"), [(60, 0.9, 0), (60, 1, 1), (60, 10, 10), (6, 9, 0)])
+    def test_then_as_many_as_the_time_since_allows(self, per_minute: int, after: float, more: int) -> None:
+        clock = Clock()
+        limit = RateLimit(per_minute, clock=clock)
+        burst(limit)
+        clock.now += after
+        assert burst(limit) == more
+
+    @pytest.mark.parametrize("after", [60, 3_600, 1e9, 1e15])
+    def test_a_clock_that_jumps_ahead_gives_one_minutes_share_and_no_more(self, after: float) -> None:
+        clock = Clock()
+        limit = RateLimit(60, clock=clock)
+        burst(limit)
+        clock.now += after
+        assert burst(limit) == 60
+
+    def test_who_is_turned_away_loses_nothing_by_having_asked(self) -> None:
+        clock = Clock()
+        limit = RateLimit(60, clock=clock)
+        burst(limit)
+        for _ in range(1_000):
+            assert not admitted(limit)
+        clock.now += 1
+        assert admitted(limit)
+
+    @given(per_minute=st.integers(1, 600), gaps=st.lists(st.floats(0, 5), max_size=200))
+    def test_no_minute_has_more_than_twice_the_share(self, per_minute: int, gaps: list[float]) -> None:
+        clock = Clock()
+        limit = RateLimit(per_minute, clock=clock)
+        times = []
+        for gap in gaps:
+            clock.now += gap
+            times += [clock.now for _ in range(10) if admitted(limit)]
+        for start in times:
+            assert len([time for time in times if start <= time < start + 60]) <= 2 * per_minute + 1
+
+    @given(per_minute=st.integers(1, 10_000), asked=st.lists(st.floats(0, 10), min_size=1, max_size=20))
+    def test_the_time_to_wait_is_long_enough_and_never_more_than_a_minute(
+        self, per_minute: int, asked: list[float]
+    ) -> None:
+        clock = Clock()
+        limit = RateLimit(per_minute, clock=clock)
+        burst(limit)
+        for gap in asked:
+            clock.now += gap
+            burst(limit)
+        with pytest.raises(LimitExceeded) as raised:
+            limit.admit("a")
+        assert raised.value.retry_after is not None
+        assert 1 <= raised.value.retry_after <= 60
+        clock.now += raised.value.retry_after
+        assert admitted(limit)
+
+    def test_callers_have_a_share_each(self) -> None:
+        limit = RateLimit(2, clock=Clock())
+        assert [burst(limit, caller) for caller in ("a", "b", "c")] == [2, 2, 2]
+
+    def test_without_a_limit_nobody_is_turned_away_or_remembered(self) -> None:
+        limit = RateLimit(0, clock=Clock())
+        for number in range(10_000):
+            limit.admit(str(number))
+            limit.admit("a")
+        assert not limit._due
+
+    def test_no_more_callers_are_remembered_than_memory_allows_and_those_seen_last_are(self) -> None:
+        limit = RateLimit(1, clock=Clock())
+        limit.admit("first")
+        for number in range(MAX_CALLERS * 2):
+            limit.admit(str(number))
+        assert len(limit._due) == MAX_CALLERS
+        assert not admitted(limit, str(MAX_CALLERS * 2 - 1))
+        assert admitted(limit, "first")
+
+
+class TestHowMuchAtOnce:
+    def test_the_next_one_is_turned_away_at_once(self) -> None:
+        limit = ConcurrencyLimit(2)
+        with limit.place(), limit.place(), pytest.raises(Overloaded), limit.place():
+            pass
+
+    def test_a_place_is_free_again_however_its_work_ended(self) -> None:
+        limit = ConcurrencyLimit(1)
+        for failure in (ValueError, asyncio.CancelledError, Overloaded, KeyboardInterrupt):
+            with pytest.raises(failure), limit.place():
+                raise failure("x")
+        with limit.place():
+            pass
+
+    def test_being_turned_away_takes_no_place(self) -> None:
+        limit = ConcurrencyLimit(1)
+        with limit.place():
+            for _ in range(5):
+                with pytest.raises(Overloaded), limit.place():
+                    pass
+        with limit.place():
+            pass
+
+
+class TestOverHttp:
+    async def test_too_often_is_429_with_a_time_to_wait(self) -> None:
+        clock = Clock()
+        async with running(settings(rate_limit=2), transport=FakeHomeserver().transport(), clock=clock) as client:
+            answers = [await client.post("/verify/user") for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [400, 400, 429]
+            assert answers[-1].headers["retry-after"] == "30"
+            assert answers[-1].json()["errcode"] == "M_LIMIT_EXCEEDED"
+            clock.now += 30
+            assert (await client.post("/verify/user_in_room")).status_code == 400
+
+    async def test_public_paths_are_never_limited(self) -> None:
+        async with running(settings(rate_limit=1), transport=FakeHomeserver().transport(), clock=Clock()) as client:
+            for path in ["/health", "/.well-known/element/jitsi"] * 5:
+                assert (await client.get(path)).status_code == 200
+
+    async def test_the_limit_is_for_each_address_and_no_header_changes_that(self) -> None:
+        app = create_app(settings(rate_limit=1), transport=FakeHomeserver().transport(), clock=Clock())
+        statuses = []
+        for address, forwarded in [("10.0.0.1", "10.0.0.9"), ("10.0.0.1", "10.0.0.8"), ("10.0.0.2", "10.0.0.9")]:
+            transport = httpx.ASGITransport(app=app, client=(address, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://uvs") as client:
+                headers = {"X-Forwarded-For": forwarded, "X-Real-IP": forwarded, "Forwarded": f"for={forwarded}"}
+                statuses.append((await client.post("/verify/user", headers=headers)).status_code)
+        assert statuses == [400, 429, 400]
+
+    async def test_too_much_at_once_is_503_with_a_time_to_wait_and_health_is_still_good(self) -> None:
+        homeserver = FakeHomeserver()
+        homeserver.faults[USERINFO] = after(0.3, answering(401, {"errcode": "M_UNKNOWN_TOKEN"}))
+        options = settings(max_concurrent_requests=1, openid_verify_server_name="matrix.example")
+        async with running(options, transport=homeserver.transport()) as client:
+            under_way = asyncio.create_task(client.post("/verify/user", json={"token": "x"}))
+            await asyncio.sleep(0.1)
+            refused = await client.post("/verify/user", json={"token": "x"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["errcode"] == "UVS_OVERLOADED"
+            assert (await client.get("/health")).status_code == 200
+            assert (await under_way).status_code == 200
