@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests.parts.widget import InCall, Widgets
 from uvs.settings import PREFIX, Settings
 
 README = ROOT / "README.md"
+STAND_IN = Path(__file__).with_name("docker_stand_in.py")
 TRY, TOKEN, SERVICE, EXPORT, WHY = blocks(README, "sh")
 CHECKED, STANDING = blocks(README, "text")
 [PROSODY] = blocks(README, "lua")
@@ -76,7 +78,7 @@ def world(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "bin").mkdir()
     shutil.copy(ROOT / "Dockerfile", folder)
     scripts = {
-        "docker": f'exec {sys.executable} {Path(__file__).with_name("docker_stand_in.py")} "$@"',
+        "docker": f'exec {shlex.join([sys.executable, str(STAND_IN)])} "$@"',
         "sudo": '[ "$1" = chown ] || exec "$@"',  # there is no such user here
     }
     for name, line in scripts.items():
