@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
@@ -144,8 +145,9 @@ class ReadmeProsody(Prosody):
         self._plugin_paths = plugin_paths
         super().__init__(version, directory, Config(uvs_url=""), domain="meet.example.org")
 
-    def _global_section(self, directory: Path) -> str:
-        return re.sub("^plugin_paths = .*$", self._plugin_paths, super()._global_section(directory), flags=re.MULTILINE)
+    def _global_section(self, *arguments: Any) -> str:
+        section = super()._global_section(*arguments)
+        return re.sub("^plugin_paths = .*$", self._plugin_paths, section, flags=re.MULTILINE)
 
     def _hosts(self, config: Config) -> str:
         del config
