@@ -333,7 +333,9 @@ function uvs.read_verdict(status, body)
 	local results, levels = answer.results, answer.power_levels;
 	if not is_object(results) then return nil, "unavailable", "unreadable-answer"; end
 	if results.user == false then return nil, "unverified", "token-refused"; end
-	if results.user == true and results.room_membership == false then return nil, "not-member", "not-in-room"; end
+	if results.user == true and results.room_membership == false then
+		return nil, "not-member", "not-in-room: "..uvs.loggable(answer.user_id);
+	end
 	if results.user ~= true or results.room_membership ~= true or not is_user_id(answer.user_id)
 	or not is_object(levels) or not is_level(levels.user) or not is_object(levels.room) then
 		return nil, "unavailable", "unreadable-answer";

@@ -275,6 +275,8 @@ local function log_in(session)
 		local hibernating = find_hibernating(query.previd);
 		if hibernating then
 			session.matrix_uvs_previd = query.previd;
+			module:log("info", "Let %s resume for Matrix room %s", uvs.loggable(hibernating.matrix_uvs.user_id),
+				uvs.loggable(hibernating.matrix_uvs.room_id));
 			return hibernating.username;
 		end
 	end

@@ -262,9 +262,11 @@ describe("A verdict", function ()
 		local none, text = uvs.read_verdict(200, '{"results":{"user":false,"room_membership":null},"user_id":null}');
 		assert.is_nil(none);
 		assert.are.equal("unverified", text);
-		none, text = uvs.read_verdict(200, '{"results":{"user":true,"room_membership":false},"user_id":"@a:b"}');
+		local reason;
+		none, text, reason = uvs.read_verdict(200, '{"results":{"user":true,"room_membership":false},"user_id":"@a:b"}');
 		assert.is_nil(none);
 		assert.are.equal("not-member", text);
+		assert.are.equal("not-in-room: @a:b", reason);
 		none, text = uvs.read_verdict(400, "Invalid request");
 		assert.is_nil(none);
 		assert.are.equal("unverified", text);
