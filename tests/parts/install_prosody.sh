@@ -88,14 +88,14 @@ own_apt() {
 say "fetching the package lists of $suite_012 and $suite_13 from this machine's Debian mirror"
 own_apt update || die "the Debian mirror of this machine did not give the lists of $suite_012 and $suite_13"
 
-# download PACKAGE SUITE: leaves its .deb in $work/debs and prints the path.
+# download PACKAGE[/SUITE]: leaves its .deb in $work/debs and prints the path.
 download() {
-    (cd "$work/debs" && rm -f "$1"_*.deb && own_apt download "$1/$2" >/dev/null && ls "$work/debs/$1"_*.deb)
+    (cd "$work/debs" && rm -f "${1%/*}"_*.deb && own_apt download "$1" >/dev/null && ls "$work/debs/${1%/*}"_*.deb)
 }
 
 unpack_prosody() { # VERSION SUITE
     tree=$work/prosody-$1
-    deb=$(download prosody "$2") || die "there is no prosody in $2"
+    deb=$(download "prosody/$2") || die "there is no prosody in $2"
     case $(dpkg-deb -f "$deb" Version) in
         "$1".*) ;;
         *) die "$2 has prosody $(dpkg-deb -f "$deb" Version), expected $1" ;;
@@ -103,11 +103,11 @@ unpack_prosody() { # VERSION SUITE
     dpkg-deb -x "$deb" "$tree"
 
     # ICU is what differs between releases of Debian: where this one has another version, the right one comes along.
-    modules=$(find "$tree/usr/lib/prosody" -name '*.so')
-    # shellcheck disable=SC2086 # a list of words
-    icu=$(ldd $modules 2>/dev/null | sed -n 's/.*libicu[a-z0-9]*\.so\.\([0-9]*\) => not found.*/\1/p' | sort -u)
+    # (A package from backports is built with the ICU of the release below, so no suite is named.)
+    icu=$(find "$tree/usr/lib/prosody" -name '*.so' -exec ldd {} + 2>/dev/null |
+        sed -n 's/.*libicu[a-z0-9]*\.so\.\([0-9]*\) => not found.*/\1/p' | sort -u)
     for version in $icu; do
-        library=$(download "libicu$version" "$2") || die "there is no libicu$version in $2"
+        library=$(download "libicu$version") || die "there is no libicu$version in $suite_012 and $2"
         dpkg-deb -x "$library" "$tree"
     done
 
