@@ -9,6 +9,7 @@
 local async = require "util.async";
 local formdecode = require "util.http".formdecode;
 local generate_uuid = require "util.uuid".generate;
+local sha256 = require "util.hashes".sha256;
 local http = require "net.http";
 local jid = require "util.jid";
 local json = require "util.json";
@@ -247,6 +248,15 @@ local function find_hibernating(previd)
 	end
 end
 
+-- The session that this request may resume. The id alone is no credential: it takes the OpenID token, too, that the
+-- session was proven with, which may have expired meanwhile.
+local function find_own(query, session)
+	if not query.previd or not session.stream then return nil; end -- BOSH has no stream that could be moved
+	local claims = settings.app_id and uvs.read_token(query.token, settings.app_id);
+	local hibernating = claims and find_hibernating(query.previd);
+	return hibernating and hibernating.matrix_uvs.token == sha256(claims.token) and hibernating or nil;
+end
+
 -- Returns a proof, or nil, the refusal and the reason for the log.
 local function verify(query, reason)
 	if reason then return nil, "unavailable", reason; end
@@ -263,6 +273,7 @@ local function verify(query, reason)
 		room_id = claims.room_id;
 		user_id = verdict.user_id;
 		owner = uvs.is_moderator(verdict, settings.sync_power_levels);
+		token = sha256(claims.token); -- enough to know it again
 		checked = os.time();
 	}, nil, nil, claims;
 end
@@ -271,14 +282,12 @@ end
 local function log_in(session)
 	local query = queries[session] or {};
 	queries[session] = nil; -- one request of a client is worth one question to the service
-	if query.previd and session.stream then -- a BOSH session has no stream that could be moved
-		local hibernating = find_hibernating(query.previd);
-		if hibernating then
-			session.matrix_uvs_previd = query.previd;
-			module:log("info", "Let %s resume for Matrix room %s", uvs.loggable(hibernating.matrix_uvs.user_id),
-				uvs.loggable(hibernating.matrix_uvs.room_id));
-			return hibernating.username;
-		end
+	local hibernating = find_own(query, session);
+	if hibernating then
+		local proven = hibernating.matrix_uvs;
+		module:log("info", "Let %s resume for Matrix room %s", uvs.loggable(proven.user_id), uvs.loggable(proven.room_id));
+		session.matrix_uvs_previd = query.previd;
+		return hibernating.username;
 	end
 	local proof, refusal, reason, claims = verify(query, not_ready());
 	if session.destroyed then return nil; end
