@@ -13,6 +13,7 @@ import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
@@ -49,9 +50,12 @@ def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = 
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEPALIVE_SECONDS,
         ),
-        timeout=timeout,
+        # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself before
+        # the deadline cancels it.
+        timeout=httpx.Timeout(timeout, connect=timeout / 3),
         follow_redirects=False,
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: every call stands for itself
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
     )
 
