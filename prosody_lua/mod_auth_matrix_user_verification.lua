@@ -358,9 +358,9 @@ end, FIRST);
 
 for _, xmlns in ipairs { "urn:xmpp:sm:2", "urn:xmpp:sm:3" } do
 	module:hook_tag(xmlns, "resume", function (session, stanza)
-		local previd = stanza.attr.previd;
-		if previd and previd == session.matrix_uvs_previd and find_hibernating(previd) and tonumber(stanza.attr.h) then
-			return nil; -- mod_smacks goes on
+		local previd, handled = stanza.attr.previd, stanza.attr.h or "";
+		if previd and previd == session.matrix_uvs_previd and find_hibernating(previd) and handled:match("^%d+$") then
+			return nil; -- mod_smacks goes on; it raises an error where h is not a number
 		end
 		session.send(st.stanza("failed", { xmlns = xmlns })
 			:tag("item-not-found", { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }));
