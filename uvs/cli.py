@@ -131,12 +131,15 @@ def _health(loaded: Loaded) -> int:
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
+        if status == 200:
+            return 0
+        reason = f"HTTP status {status}"
     except (OSError, UnicodeError, http.client.HTTPException) as error:
-        print(f"uvs does not answer on {host} port {settings.port}: {error}", file=sys.stderr)
-        return 1
+        reason = str(error)
     finally:
         connection.close()
-    return 0 if status == 200 else 1
+    print(f"uvs does not answer on {host} port {settings.port}: {reason}", file=sys.stderr)
+    return 1
 
 
 def _check(loaded: Loaded, user: UserID | None, room: RoomID | None, *, as_json: bool) -> int:

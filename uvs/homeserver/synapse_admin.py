@@ -229,7 +229,7 @@ def _content(event: Mapping[str, Any]) -> Mapping[str, Any]:
 def _user_id(value: object, what: str) -> UserID:
     """Parse a user ID that the homeserver gave."""
     if not isinstance(value, str):
-        raise CannotTell(f"{what} failed: the answer names no user.")
+        raise CannotTell(f"{what} failed: the answer names no user; see what is at its URL.")
     try:
         return UserID.parse(value)
     except InvalidIdentifier as error:

@@ -50,8 +50,8 @@ def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = 
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEPALIVE_SECONDS,
         ),
-        # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself before
-        # the deadline cancels it.
+        # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself
+        # before the deadline cancels it.
         timeout=httpx.Timeout(timeout, connect=timeout / 3),
         follow_redirects=False,
         trust_env=False,
