@@ -166,8 +166,7 @@ module:hook_global("server-started", function ()
 	if reason then
 		module:log("error", "Every login is refused: %s", reason);
 	else
-		module:log("info", "Conferences on %s are open to the people of their Matrix rooms, proven by %s",
-			main_host(), settings.base_url);
+		module:log("info", "Conferences on %s are open to the people of their Matrix rooms", main_host());
 	end
 end);
 
@@ -265,7 +264,7 @@ local function verify(query, reason)
 	local node = uvs.base32(claims.room_id);
 	if not query.room or query.room:lower() ~= node then return nil, "other-room", "other-room", claims; end
 	local status, answer = ask(claims);
-	if status == 403 then module:log("error", "%s does not accept uvs_auth_token", settings.base_url); end
+	if status == 403 then module:log("error", "The service does not accept uvs_auth_token"); end
 	local verdict, refusal, why = uvs.read_verdict(status, answer);
 	if not verdict then return nil, refusal, why, claims; end
 	return {

@@ -144,7 +144,7 @@ end
 -- A ban is for the address of one login. Kept for the person, it is not lifted by logging in once more.
 local function is_banned(binding, authority, room)
 	for _, place in ipairs { room, authority.main_room(binding) or room } do
-		for _, user_id in pairs(place.matrix_uvs_banned or {}) do
+		for _, user_id in pairs(place._data.matrix_uvs_banned or {}) do
 			if user_id == binding.user_id then return true; end
 		end
 	end
@@ -221,13 +221,13 @@ module:hook("muc-broadcast-presence", function (event)
 end, FIRST);
 
 module:hook("muc-set-affiliation", function (event)
-	local room = event.room;
-	room.matrix_uvs_banned = room.matrix_uvs_banned or {};
-	room.matrix_uvs_banned[event.jid] = nil;
+	local data = event.room._data; -- what Prosody keeps of a room
+	data.matrix_uvs_banned = data.matrix_uvs_banned or {};
+	data.matrix_uvs_banned[event.jid] = nil;
 	if event.affiliation ~= "outcast" then return; end
 	local user = bare_sessions[event.jid];
 	for _, session in pairs(user and user.sessions or {}) do
-		room.matrix_uvs_banned[event.jid] = session.matrix_uvs and session.matrix_uvs.user_id;
+		data.matrix_uvs_banned[event.jid] = session.matrix_uvs and session.matrix_uvs.user_id;
 	end
 end);
 
