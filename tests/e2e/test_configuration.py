@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -154,33 +155,40 @@ async def test_the_issuer_is_what_app_id_says(open_widgets: OpenWidgets, service
     assert isinstance(await widgets.log_in_with(jwt, lasting_room.room_id), Session)
 
 
-# --- hosts that are not there from the beginning ----------------------------------------------------------------------
+# --- other hosts, and other servers -----------------------------------------------------------------------------------
+
+GUESTS = 'VirtualHost "guest.meet.example"\n    authentication = "anonymous"\n\n'
+"""docker-jitsi-meet's host for guests, for instance."""
+
+
+async def guest_of(widgets: Widgets) -> Session:
+    outcome = await log_in(widgets.prosody, Via.WEBSOCKET, room=None, token=None, domain="guest.meet.example")
+    assert isinstance(outcome, Session), outcome
+    return widgets.keep(outcome)
 
 
 async def test_rooms_of_a_component_that_is_activated_later_are_closed_as_well(
     open_widgets: OpenWidgets, service: Service, lasting_room: Room
 ) -> None:
-    more = 'Component "later.meet.example" "test_later"'
+    more = f'{GUESTS}Component "later.meet.example" "test_later"\n'
     widgets = open_widgets(Config(service.url, AUTH_TOKEN, more=more))
     session = await widgets.session(lasting_room.moderator, lasting_room.room_id)
+    guest = await guest_of(widgets)
     later = "rooms.later.meet.example"
     # The plug-in activates that component when it is asked to.
     await session.iq("get", "later.meet.example", element("urn:test:later", "activate", {"host": later}))
     node = conference_node(lasting_room.room_id)
     for room in (f"{node}@{later}", f"anything@{later}"):
         assert isinstance(await session.join(room), StanzaError), room
+        assert await guest.join(room) == StanzaError("not-allowed", NO_TOKEN), room
     assert isinstance(await session.iq("get", later, element(DISCO_ITEMS, "query")), StanzaError)
 
 
 async def test_another_host_with_its_own_logins_does_not_get_in(
     open_widgets: OpenWidgets, service: Service, lasting_room: Room
 ) -> None:
-    """docker-jitsi-meet's host for guests, for instance."""
-    more = 'VirtualHost "guest.meet.example"\n    authentication = "anonymous"\n'
-    widgets = open_widgets(Config(service.url, AUTH_TOKEN, more=more))
-    guest = await log_in(widgets.prosody, Via.WEBSOCKET, room=None, token=None, domain="guest.meet.example")
-    assert isinstance(guest, Session)
-    widgets.keep(guest)
+    widgets = open_widgets(Config(service.url, AUTH_TOKEN, more=GUESTS))
+    guest = await guest_of(widgets)
     inside = await widgets.enter(lasting_room.member, lasting_room.room_id)
     conference = widgets.conference(lasting_room.room_id)
     assert await guest.join(conference) == StanzaError("not-allowed", NO_TOKEN)
@@ -188,6 +196,30 @@ async def test_another_host_with_its_own_logins_does_not_get_in(
     await guest.ping()
     await inside.session.ping()
     assert not inside.session.has_heard("hello from outside")
+
+
+@pytest.mark.parametrize(
+    ("options", "condition"),
+    [
+        ({}, "not-allowed"),
+        ({"uvs_allow_s2s": "true"}, "not-allowed"),
+        ({"uvs_allow_domains": '{ "elsewhere.example" }'}, "not-allowed"),
+        ({"uvs_allow_s2s": "true", "uvs_allow_domains": '{ "elsewhere.example" }'}, "joined"),
+    ],
+    ids=["by default", "servers allowed", "domain allowed", "both allowed"],
+)
+async def test_people_of_other_servers_get_in_only_where_both_options_allow_it(
+    open_widgets: OpenWidgets, service: Service, lasting_room: Room, options: dict[str, str], condition: str
+) -> None:
+    """There is no other server here: a plug-in hands Prosody what would come from one."""
+    more = 'Component "wire.meet.example" "test_wire"\n'
+    widgets = open_widgets(Config(service.url, AUTH_TOKEN, options=options, more=more))
+    session = await widgets.session(lasting_room.member, lasting_room.room_id)
+    to = f"{widgets.conference(lasting_room.room_id)}/somebody"
+    asked = element("urn:test:wire", "presence", {"from": "somebody@elsewhere.example/x", "to": to})
+    answer = await session.iq("get", "wire.meet.example", asked)
+    assert isinstance(answer, ET.Element)
+    assert answer[0].get("outcome") == condition
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

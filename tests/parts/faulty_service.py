@@ -129,8 +129,8 @@ class FaultyService:
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        # Prosody may hang up at any time; that is the point of most of this.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        # Prosody may hang up at any time; that is the point of most of this. Cancelled is how it ends with the context.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 request = await _read(reader)
                 self.requests.append(request)
