@@ -9,6 +9,7 @@ a small answer cannot become a large one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
 from collections.abc import Mapping
@@ -37,6 +38,12 @@ _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """The system's certificates: reading them takes 25 ms, and tests open hundreds of clients."""
+    return ssl.create_default_context()
+
+
 def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """A client for one homeserver. `timeout` (seconds) bounds each call; the deadline of the whole is the caller's.
 
@@ -44,7 +51,7 @@ def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = 
     """
     return httpx.AsyncClient(
         transport=transport,
-        verify=ssl.create_default_context(),
+        verify=_tls(),
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_CONNECTIONS,
