@@ -43,7 +43,7 @@ lint: venv prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
 	check $(RUN)mypy; \
 	check $(RUN)lint-imports --no-cache --no-logo; \
 	check luacheck -q prosody_lua tests/lua tests/parts/prosody_plugins; \
-	check $(PARTS)/tools/usr/bin/shellcheck --severity=warning .ci/run $$(git ls-files '*.sh'); \
+	check $(PARTS)/tools/usr/bin/shellcheck --severity=warning .ci/run requirements/*.sh tests/*.sh tests/*/*.sh; \
 	exit $$failed
 
 bench: venv ## Measure the service against a stub homeserver

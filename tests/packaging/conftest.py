@@ -30,7 +30,9 @@ def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | 
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every file that git has or would take, and none of those it ignores."""
     clone = tmp_path_factory.mktemp("clone") / "uvs"
-    names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
+    # Also for root in somebody else's checkout.
+    git = ("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = run(*git, cwd=ROOT).split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
