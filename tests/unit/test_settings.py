@@ -324,7 +324,7 @@ class TestMistakes:
             settings(homeserver_url="https://user:SeCrEt@a", access_token="SeCrEt x", auth_token={"SeCrEt": 1})
         assert SECRET not in f"{raised.value} {raised.value!r}"
 
-    @effort(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @effort(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(value=st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(lambda text: f"SeCrEt{text}SeCrEt"))
     @example(value="tcp://SeCrEt")
     @pytest.mark.parametrize("option", OPTIONS)

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import example, given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -254,7 +253,6 @@ def client(runner: asyncio.Runner) -> Iterator[httpx.AsyncClient]:
 
 
 class TestTheWholeService:
-    @effort(deadline=None)
     @given(
         content_type=CONTENT_TYPES | st.just(b"application/json"),
         encoding=st.none() | st.sampled_from([b"gzip", b"deflate"]) | st.binary(max_size=20),
@@ -285,7 +283,6 @@ class TestTheWholeService:
         room=st.text(st.characters(codec="utf-8")).map(lambda text: "!" + text) | st.text(),
         server=st.text(st.characters(codec="utf-8")) | st.none(),
     )
-    @effort(deadline=None)
     @example(token="x", room="!a:[::1", server="[")
     @example(token="x" * 5_000, room="!" + "9" * 43, server="a:" + "9" * 5_000)
     def test_no_field_is_a_defect(
