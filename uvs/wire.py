@@ -20,6 +20,10 @@ from uvs.limits import ConcurrencyLimit, RateLimit
 MAX_BODY = 102_400
 """Bytes of a request body, also after decompression. COMPAT: the limit of the service that clients were written for."""
 
+MAX_STRANGERS = 100
+"""Requests at once without the caller's credential. They get 403 once their body is read, which may take them the whole
+deadline, and must not take the places of those who have it."""
+
 _CODECS = {  # COMPAT: what that service decodes; None needs no work
     "utf-8": None,
     "utf8": None,
@@ -53,6 +57,7 @@ class Gate:
         self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
         self._timeout = timeout
         self._concurrency = concurrency
+        self._strangers = ConcurrencyLimit(MAX_STRANGERS)
         self._rate = rate
 
     async def admit(
@@ -63,13 +68,14 @@ class Gate:
         The order is the API's: body, credential, and only then fields.
         """
         self._rate.admit(request.client.host if request.client else "")
-        with self._concurrency.place():
+        authorized = self._authorized(request)
+        with (self._concurrency if authorized else self._strangers).place():
             reading = True
             try:
                 async with asyncio.timeout(self._timeout):
                     body = await read_json(request)
                     reading = False
-                    if not self._authorized(request):
+                    if not authorized:
                         log_facts(request)["outcome"] = "wrong-auth-token"
                         return json_response({}, status=403)
                     return await answer(request, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
@@ -15,6 +16,7 @@ from tests.service import running, settings
 from uvs.app import create_app
 from uvs.errors import LimitExceeded, Overloaded
 from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit
+from uvs.wire import MAX_STRANGERS
 
 
 @dataclass
@@ -185,3 +187,26 @@ class TestOverHttp:
             assert refused.json()["errcode"] == "UVS_OVERLOADED"
             assert (await client.get("/health")).status_code == 200
             assert (await under_way).status_code == 200
+
+    async def test_callers_without_the_credential_take_no_place_of_those_who_have_it(self) -> None:
+        end = asyncio.Event()
+
+        async def slow_body() -> AsyncIterator[bytes]:
+            yield b"{"
+            await end.wait()
+            yield b"}"
+
+        homeserver = FakeHomeserver()
+        options = settings(auth_token="caller", max_concurrent_requests=1, openid_verify_server_name="matrix.example")
+        async with running(options, transport=homeserver.transport()) as client:
+
+            async def stranger() -> int:
+                headers = {"Content-Type": "application/json"}
+                return (await client.post("/verify/user", content=slow_body(), headers=headers)).status_code
+
+            strangers = [asyncio.create_task(stranger()) for _ in range(MAX_STRANGERS + 1)]
+            await asyncio.sleep(0.1)
+            headers = {"Authorization": "Bearer caller"}
+            assert (await client.post("/verify/user", json={"token": "x"}, headers=headers)).status_code == 200
+            end.set()
+            assert sorted(await asyncio.gather(*strangers)) == [403] * MAX_STRANGERS + [503]
