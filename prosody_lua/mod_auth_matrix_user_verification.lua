@@ -115,12 +115,13 @@ end
 function admits(binding, room_jid)
 	if not binding or binding.revoked then return false; end
 	local node, host = jid.split(room_jid);
-	if host == main_host() or host == lobby_host() then return node == binding.node; end
-	if host ~= breakout_host() then return false; end
+	if host == main_host() then return node == binding.node; end
+	-- Jitsi's plug-ins register lobby and breakout rooms with their conference; their names alone say nothing.
 	local room = main_room(binding);
-	-- Jitsi's plug-in registers breakout rooms with their conference; their names alone say nothing.
-	local breakouts = room and room._data.breakout_rooms;
-	return breakouts ~= nil and breakouts[jid.join(node, host)] ~= nil;
+	if not room then return false; end
+	if host == lobby_host() then return node == binding.node and room._data.lobbyroom ~= nil; end
+	local breakouts = host == breakout_host() and room._data.breakout_rooms;
+	return breakouts and breakouts[jid.join(node, host)] ~= nil or false;
 end
 
 function has_conferences_on(host) return host == main_host(); end
@@ -281,6 +282,12 @@ end
 local function log_in(session)
 	local query = queries[session] or {};
 	queries[session] = nil; -- one request of a client is worth one question to the service
+	if session.host ~= vhost then
+		-- With a "to" on it, Prosody hands <auth/> to the mechanisms of another host than the one that the stream, and
+		-- so the account, is of.
+		module:log("warn", "Refused somebody who is connecting to %s", uvs.loggable(session.host));
+		return nil, "no-matrix";
+	end
 	local hibernating = find_own(query, session);
 	if hibernating then
 		local proven = hibernating.matrix_uvs;
@@ -304,6 +311,16 @@ local function log_in(session)
 	return generate_uuid();
 end
 
+-- COMPAT: what a BOSH client sends while the service is asked is kept until then. Where the client leaves before all of
+-- it was dealt with, mod_bosh of both versions calls a method that the destroyed session does not have any more.
+local function survive_leaving(session)
+	local close = session.close;
+	function session:close(reason)
+		close(self, reason);
+		if self.destroyed then self.dispatch_stanza = function () end; end
+	end
+end
+
 -- Not util.sasl: its ANONYMOUS is shared by all hosts, tells no reason, and takes "no" as "try another name".
 local function new_handler(session)
 	local handler = {};
@@ -318,12 +335,11 @@ local function new_handler(session)
 	function handler:clean_clone() return new_handler(session); end -- luacheck: ignore 212/self
 
 	function handler:process()
+		if session.dispatch_stanza then survive_leaving(session); end
 		local username, refusal = log_in(session);
 		if session.destroyed then
-			-- COMPAT: where a client has vanished meanwhile, Prosody 13's mod_saslauth raises an error without the
-			-- first, and mod_bosh of both versions without the second, if the client had sent more.
+			-- COMPAT: Prosody 13's mod_saslauth raises an error for a client that has vanished meanwhile.
 			session.base_type = "c2s";
-			session.dispatch_stanza = function () end;
 			return "failure", "temporary-auth-failure";
 		end
 		if not username then return "failure", "not-allowed", uvs.texts[refusal]; end
@@ -369,11 +385,22 @@ end
 
 -- What a session may send --------------------------------------------------------------------------------------------
 
--- Jitsi's services (the focus, speaker statistics, moderation of microphones …) are told in an attribute which room is
--- meant; the focus would go and create it.
-local function names_other_room(binding, stanza)
+-- Jitsi's services (the focus, telephones, breakout rooms, moderation of microphones …) are told in attributes which
+-- room and whom to serve, and do not ask whose business that is; the focus would go and create the room.
+local function names_others(session, stanza)
+	local binding = session.matrix_uvs;
 	for _, child in ipairs(stanza.tags) do
-		if child.attr.room and not admits(binding, jid.bare(jid.prep(child.attr.room) or "")) then return true; end
+		for name, value in pairs(child.attr) do
+			local address = jid.prep(value);
+			local node, host = jid.split(address);
+			if name == "room" or node and muc_of(host) then
+				if not admits(binding, jid.bare(address)) then return true; end
+			elseif node and host == vhost and node ~= session.username then
+				local other = prosody.full_sessions[address];
+				if not other or not other.matrix_uvs or other.matrix_uvs.node ~= binding.node then return true; end
+			end
+		end
+		if names_others(session, child) then return true; end
 	end
 	return false;
 end
@@ -384,10 +411,13 @@ local function may_send(session, stanza)
 	local node, host = jid.split(stanza.attr.to);
 	local target = hosts[host];
 	if not target then return false; end
-	if muc_of(host) then return ensure_guard(host); end
+	if muc_of(host) then
+		-- The focus passes calls of telephones on as they are.
+		return ensure_guard(host) and not (stanza:get_child("dial", "urn:xmpp:rayo:1") and names_others(session, stanza));
+	end
 	if host == vhost and node == session.username then return true; end
 	if node or host ~= vhost and target.type ~= "component" then return false; end
-	return not names_other_room(session.matrix_uvs, stanza);
+	return not names_others(session, stanza);
 end
 
 local function check_outgoing(event)
