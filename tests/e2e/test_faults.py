@@ -279,7 +279,7 @@ async def test_a_client_that_is_gone_before_the_service_answers_leaves_nothing_b
     async with FaultyService(late(0.3, answers(YES))) as service:
         prosody = start_prosody(config(service.url))
         query = query_string(room=conference_node(ROOM), token=element_jwt(prosody.domain, ROOM, GOOD))
-        for moment in (0.0, 0.1, 0.28, 0.3, 0.32):
+        for moment in (0.0, 0.1, 0.28, 0.29, 0.3, 0.31, 0.32):
             session = await connect(prosody, via, query=query)
             await session.open()
             login = asyncio.create_task(session.authenticate())
