@@ -470,20 +470,21 @@ class TestTooMuchToDo:
 
 
 @pytest.mark.parametrize(
-    ("status", "lasting", "words"),
+    ("status", "body", "lasting", "words"),
     [
-        (200, False, "the answer is not what a homeserver says"),
-        (204, True, "HTTP status 204"),
-        (302, True, "the URL that this redirects to"),
-        (400, True, "HTTP status 400: look into the homeserver's log"),
-        (404, True, "HTTP status 404"),
-        (500, False, "HTTP status 500"),
-        (502, False, "HTTP status 502"),
+        (200, {}, False, "the answer is not what a homeserver says"),
+        (204, {}, False, "HTTP status 204"),
+        (302, {}, True, "the URL that this redirects to"),
+        (400, {"errcode": "M_UNKNOWN"}, True, "HTTP status 400: look into the homeserver's log"),
+        (404, {"errcode": "M_UNRECOGNIZED"}, True, "HTTP status 404"),
+        (404, {}, False, "HTTP status 404"),
+        (500, {"errcode": "M_UNKNOWN"}, False, "HTTP status 500"),
+        (502, {}, False, "HTTP status 502"),
     ],
 )
 def test_an_answer_nobody_can_rely_on_says_whether_asking_again_is_of_use(
-    status: int, lasting: bool, words: str
+    status: int, body: dict[str, str], lasting: bool, words: str
 ) -> None:
-    error = Answer(status, {}, "The question").unexpected()
+    error = Answer(status, body, "The question").unexpected()
     assert error.lasting is lasting
     assert words in str(error)

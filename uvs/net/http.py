@@ -90,9 +90,12 @@ class Answer:
         """The exception for an answer nobody can rely on."""
         if self.status == 200:
             return CannotTell(f"{self.what} failed: the answer is not what a homeserver says; see what is at its URL.")
+        # A proxy's own error page may be gone once the homeserver behind it has started.
+        lasting = self.status < 500 and self.errcode is not None
         if self.status in range(300, 400):
             mend = "write the URL that this redirects to into the settings; a redirect is not followed with a token"
-        return CannotTell(f"{self.what} failed with HTTP status {self.status}: {mend}.", lasting=self.status < 500)
+            lasting = True
+        return CannotTell(f"{self.what} failed with HTTP status {self.status}: {mend}.", lasting=lasting)
 
 
 async def get_json(  # noqa: PLR0913 - one call, its address, and its bounds
