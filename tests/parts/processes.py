@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,23 @@ class ProcessFailedError(Exception):
     """A part did not start; the message ends with what it had to say."""
 
 
+@contextlib.contextmanager
+def _endings_deferred() -> Iterator[list[int]]:
+    """Signals that would end this process are noted instead: an exception inside of Popen leaves a child behind that
+    nobody knows."""
+    deferred: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield deferred  # signals are handled elsewhere
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: deferred.append(number)) for number in numbers}
+    try:
+        yield deferred
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Process:
     """A child with a session of its own, so that its children end with it, and with a log file."""
 
@@ -46,7 +64,7 @@ class Process:
         self.log = log
         self._stopped = False
         self._command = [str(word) for word in command]
-        with log.open("ab") as output:
+        with log.open("ab") as output, _endings_deferred() as deferred:
             self._child = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -56,6 +74,9 @@ class Process:
                 cwd=cwd,
                 start_new_session=True,
             )
+        if deferred:
+            self.stop()  # whoever asked for it will never hold it
+            signal.raise_signal(deferred[0])
 
     @property
     def running(self) -> bool:
