@@ -144,7 +144,8 @@ def _table(result: dict[str, Any]) -> str:
             "",
             f"{PEOPLE} people at once: all answered after {together['all_answered_ms']:.0f} ms, "
             f"peak memory {together['peak_mb']:.0f} MB",
-            f"start to first answer {result['start_to_first_answer_ms']:.0f} ms, idle memory {result['idle_mb']:.0f} MB",
+            f"start to first answer {result['start_to_first_answer_ms']:.0f} ms, "
+            f"idle memory {result['idle_mb']:.0f} MB",
         ]
     )
 
