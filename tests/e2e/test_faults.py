@@ -271,7 +271,7 @@ async def talk_and_leave(session: Session) -> None:
     await session.close()
 
 
-@pytest.mark.parametrize("via", [Via.WEBSOCKET, Via.BOSH, Via.TCP])
+@pytest.mark.parametrize("via", [Via.WEBSOCKET, Via.BOSH])
 @pytest.mark.parametrize("go", [vanish, leave, talk_and_leave], ids=lambda go: go.__name__)
 async def test_a_client_that_is_gone_before_the_service_answers_leaves_nothing_behind(
     start_prosody: StartProsody, via: Via, go: Callable[[Session], Awaitable[None]]

@@ -284,9 +284,7 @@ class Session:
                 received = await self._transport.receive()
                 await self._take(received)
         except StreamClosedError as closed:
-            async with self._news:
-                self._closed = closed
-                self._news.notify_all()
+            await self._end(closed)
 
     async def _take(self, received: Received) -> None:
         if received.element.tag == f"{{{SMACKS}}}r":
@@ -304,6 +302,12 @@ class Session:
         self._reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reader
+        await self._end(StreamClosedError("closed here"))
+
+    async def _end(self, closed: StreamClosedError) -> None:
+        async with self._news:
+            self._closed = self._closed or closed
+            self._news.notify_all()
 
 
 def query_string(**parameters: str | None) -> str:
