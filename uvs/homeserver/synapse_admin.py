@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -114,9 +115,9 @@ class SynapseAdmin:
             )
         return findings + list(
             await asyncio.gather(
-                _finding("token may read members", self._is_joined(self._own_id, _NO_ROOM)),
-                _finding("token may read power levels", self._power_levels(_NO_ROOM)),
-                _finding("OpenID tokens can be redeemed", self.redeem(OpenIDToken("uvs-start-up-check"))),
+                _finding("token may read members", partial(self._is_joined, self._own_id, _NO_ROOM)),
+                _finding("token may read power levels", partial(self._power_levels, _NO_ROOM)),
+                _finding("OpenID tokens can be redeemed", partial(self.redeem, OpenIDToken("uvs-start-up-check"))),
             )
         )
 
@@ -211,9 +212,9 @@ async def _nothing() -> None:
     return None
 
 
-async def _finding(name: str, call: Any) -> Finding:
+async def _finding(name: str, call: Callable[[], Awaitable[object]]) -> Finding:
     try:
-        await call
+        await call()
     except _RoomUnknown:
         pass  # as it should be: asking was allowed, and there is no such room
     except CannotTell as error:
