@@ -412,11 +412,14 @@ local function may_send(session, stanza)
 	local target = hosts[host];
 	if not target then return false; end
 	if muc_of(host) then
-		-- The focus passes calls of telephones on as they are.
-		return ensure_guard(host) and not (stanza:get_child("dial", "urn:xmpp:rayo:1") and names_others(session, stanza));
+		if not ensure_guard(host) then return false; end
+		-- In conferences the focus serves: it passes calls of telephones on as they are.
+		if node and not stanza:get_child("dial", "urn:xmpp:rayo:1") then return true; end
+	elseif host == vhost and node == session.username then
+		return true;
+	elseif node or host ~= vhost and target.type ~= "component" then
+		return false;
 	end
-	if host == vhost and node == session.username then return true; end
-	if node or host ~= vhost and target.type ~= "component" then return false; end
 	return not names_others(session, stanza);
 end
 

@@ -13,6 +13,9 @@ local uvs = module:require "matrix_uvs";
 local FIRST = 1000; -- priority: before any handler of Prosody or Jitsi acts on what is to be refused
 local LAST = -100000; -- after lobby, password, members-only, ban, lock and whatever else may refuse somebody
 
+local MUC_ADMIN = "http://jabber.org/protocol/muc#admin";
+local MUC_USER = "http://jabber.org/protocol/muc#user";
+
 local hosts = prosody.hosts;
 local full_sessions, bare_sessions = prosody.full_sessions, prosody.bare_sessions;
 
@@ -102,9 +105,32 @@ local function refuse(event, text)
 	return true;
 end
 
-local function is_joined(from, to)
-	local room = hosts[module.host].modules.muc.get_room_from_jid(jid.bare(to));
-	return room and room:get_occupant_jid(from) ~= nil;
+-- The room of that address, if that person is in it.
+local function joined_room(from, to)
+	local room = jid.node(to) and hosts[module.host].modules.muc.get_room_from_jid(jid.bare(to));
+	return room and room:get_occupant_jid(from) and room or nil;
+end
+
+-- COMPAT: what the rooms of Prosody 0.12 and 13 raise errors at, or do for anybody. Nobody in Jitsi Meet sends these.
+local function is_mischief(stanza, room)
+	if stanza.name == "message" then
+		local x = stanza:get_child("x", MUC_USER);
+		for _, child in ipairs(x and x.tags or {}) do
+			if child.attr.xmlns ~= MUC_USER then return true; end -- taken for an invitation by its name alone
+		end
+		local _, _, nick = jid.split(stanza.attr.to);
+		return stanza.attr.type == "error" and nick ~= nil and not room:get_occupant_by_nick(stanza.attr.to);
+	elseif stanza.name == "iq" and stanza.tags[1] and (stanza.attr.type == "get" or stanza.attr.type == "set") then
+		local query = stanza.tags[1];
+		if query.attr.xmlns == "jabber:iq:register" then return true; end
+		if query.attr.xmlns ~= MUC_ADMIN then return false; end
+		for _, item in ipairs(query.tags) do
+			-- To reserve a nickname, whoever has it now is thrown out, before anybody asks who is reserving it.
+			if item.attr.nick and item.attr.jid and item.attr.affiliation then return true; end
+		end
+		return query.tags[1] == nil;
+	end
+	return false;
 end
 
 -- What somebody may send before having joined: the presence that joins, and questions about the room or the component.
@@ -124,7 +150,9 @@ local function check_incoming(event)
 	if not host or not hosts[host] and not any_authority("allows_s2s") then
 		return refuse(event, uvs.texts["no-matrix"]);
 	end
-	if jid.node(to) and is_joined(from, to) or passes(from) then return nil; end
+	local room = joined_room(from, to);
+	if room then return is_mischief(stanza, room) and refuse(event, "Nobody in a conference needs that.") or nil; end
+	if passes(from) then return nil; end
 	-- Other parts of this server may speak to rooms, but not sit in them.
 	if not node and hosts[host] and stanza.name ~= "presence" then return nil; end
 	local binding = binding_of(from);
@@ -233,7 +261,7 @@ end);
 
 -- Invitations and their declines are sent on to whatever address they name, so only within the conference.
 local function check_invitation(event)
-	local x = event.stanza:get_child("x", "http://jabber.org/protocol/muc#user");
+	local x = event.stanza:get_child("x", MUC_USER);
 	for _, child in ipairs(x and x.tags or {}) do
 		local to = jid.prep(child.attr.to);
 		if to and not passes(to) and not admitted(to, event.room.jid) then
