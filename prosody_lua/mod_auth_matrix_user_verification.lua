@@ -4,7 +4,7 @@
 -- This module proves who somebody is and for which room (session.matrix_uvs), and watches what such a session sends.
 -- Who enters which conference room is watched by mod_matrix_power_sync, which this module loads wherever it is needed.
 --
--- luacheck: globals admits main_room has_conferences_on allows_domain allows_s2s syncs_power_levels
+-- luacheck: globals admits main_room has_conferences_on has_breakouts_on allows_domain allows_s2s syncs_power_levels
 
 local async = require "util.async";
 local formdecode = require "util.http".formdecode;
@@ -125,6 +125,7 @@ function admits(binding, room_jid)
 end
 
 function has_conferences_on(host) return host == main_host(); end
+function has_breakouts_on(host) return host == breakout_host(); end
 function allows_domain(domain) return settings.allow_domains:contains(domain); end
 function allows_s2s() return settings.allow_s2s; end
 function syncs_power_levels() return settings.sync_power_levels ~= false; end

@@ -13,6 +13,8 @@ local uvs = module:require "matrix_uvs";
 local FIRST = 1000; -- priority: before any handler of Prosody or Jitsi acts on what is to be refused
 local LAST = -100000; -- after lobby, password, members-only, ban, lock and whatever else may refuse somebody
 
+local NOT_JOINED = "You have not joined this conference.";
+
 local MUC_ADMIN = "http://jabber.org/protocol/muc#admin";
 local MUC_USER = "http://jabber.org/protocol/muc#user";
 
@@ -158,7 +160,7 @@ local function check_incoming(event)
 	local binding = binding_of(from);
 	if not binding or binding.revoked then return refuse(event, uvs.texts["no-matrix"]); end
 	if jid.node(to) and not admitted(from, jid.bare(to)) then return refuse(event, uvs.texts["other-room"]); end
-	if not may_send_unjoined(stanza) then return refuse(event, "You have not joined this conference."); end
+	if not may_send_unjoined(stanza) then return refuse(event, NOT_JOINED); end
 end
 
 for _, kind in ipairs { "message", "presence", "iq" } do
@@ -185,7 +187,13 @@ local function check_entry(event)
 	if not admitted(from, event.room.jid) then
 		return refuse(event, uvs.texts[binding_of(from) and "other-room" or "no-matrix"]);
 	end
-	if is_banned(binding_of(from), authority_of(jid.host(from)), event.room) then
+	local authority = authority_of(jid.host(from));
+	if authority.has_breakouts_on(module.host) then
+		-- Jitsi takes the name of a breakout room for its key; whoever is kept waiting in the lobby may know it.
+		local standing = authority.main_room(binding_of(from)):get_affiliation(from) or "none";
+		if standing == "none" then return refuse(event, NOT_JOINED); end
+	end
+	if is_banned(binding_of(from), authority, event.room) then
 		event.origin.send(st.error_reply(event.stanza, "auth", "forbidden", nil, event.room.jid));
 		return true;
 	end

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.conftest import AUTH_TOKEN, Room, StartProsody
 from tests.e2e.reasons import NO_TOKEN, OTHER_ROOM
 from tests.e2e.scene import Scene
+from tests.e2e.test_other_rooms import make_breakout_room
 from tests.parts.jitsi_client import Joined, Refused, Session, Via, connect, query_string
 from tests.parts.jitsi_token import conference_node
 from tests.parts.prosody import Config, Prosody, Version, lua
@@ -232,3 +233,19 @@ async def test_nobody_waits_in_a_lobby_that_there_is_not(widgets: Widgets, lasti
     moderator = await widgets.enter(lasting_room.moderator, lasting_room.room_id)
     await moderator.session.configure(widgets.conference(lasting_room.room_id), membersonly="1")
     assert isinstance(await session.join(lobby), Joined)
+
+
+async def test_who_is_kept_waiting_does_not_slip_into_a_breakout_room(
+    scene: Scene, widgets: Widgets, other_lasting_room: Room
+) -> None:
+    """Whoever was in the call before knows the name of the breakout room."""
+    breakout = await make_breakout_room(scene)
+    assert isinstance(await scene.inside.session.configure(scene.target, membersonly="1"), ET.Element)
+    session = await widgets.session(other_lasting_room.member, other_lasting_room.room_id)
+    waiting = StanzaError("not-allowed", "You have not joined this conference.")
+    assert await session.join(breakout) == waiting  # nobody is in it, it would be made
+    assert isinstance(await scene.inside.session.join(breakout), Joined)
+    assert await session.join(breakout) == waiting
+    address = session.jid.split("/")[0]
+    assert isinstance(await scene.inside.session.set_affiliation(scene.target, address, "member"), ET.Element)
+    assert isinstance(await session.join(breakout), Joined)
