@@ -238,7 +238,8 @@ async def test_what_the_service_could_not_tell_has_one_reference_in_both_logs(
         assert await attempt(prosody, GOOD) == CANNOT_TELL
         reference = re.search(r"status 502, reference (\S+)\)", prosody.log_text())
         assert reference is not None
-        assert reference[1] in service.log_text()
+        # The service writes its line once the answer is out.
+        service.process.wait_until(lambda: reference[1] in service.log_text(), timeout=5)
 
 
 async def test_a_redirect_is_not_followed(start_prosody: StartProsody) -> None:
