@@ -314,7 +314,11 @@ end
 
 -- COMPAT: what a BOSH client sends while the service is asked is kept until then. Where the client leaves before all of
 -- it was dealt with, mod_bosh of both versions calls a method that the destroyed session does not have any more.
+local surviving = setmetatable({}, { __mode = "k" }); -- a session may try to log in as often as it likes
+
 local function survive_leaving(session)
+	if surviving[session] then return; end
+	surviving[session] = true;
 	local close = session.close;
 	function session:close(reason)
 		close(self, reason);

@@ -52,7 +52,7 @@ def create_app(
     gate = Gate(
         auth_token=settings.auth_token.get_secret_value() if settings.auth_token else None,
         timeout=settings.request_timeout,
-        concurrency=ConcurrencyLimit(settings.max_concurrent_requests),
+        concurrency=ConcurrencyLimit(settings.max_concurrent_requests, mend="raise UVS_MAX_CONCURRENT_REQUESTS"),
         rate=RateLimit(settings.rate_limit, clock=clock),
     )
     verification = VerificationApi(

@@ -16,14 +16,16 @@ MAX_CALLERS = 10_000
 class ConcurrencyLimit:
     """At most `most` pieces of work at once; the next one is turned away at once instead of waiting in memory."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, mend: str) -> None:
+        """`mend` ends the message to whoever is turned away."""
         self._free = most
+        self._mend = mend
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Raises Overloaded where none is free."""
         if self._free <= 0:
-            raise Overloaded("The service has too much to do; try again, or raise UVS_MAX_CONCURRENT_REQUESTS.")
+            raise Overloaded(f"The service has too much to do; try again, or {self._mend}.")
         self._free -= 1
         try:
             yield

@@ -62,7 +62,7 @@ def _parse_url(value: object) -> object:
 
 def _parse_secret(value: object) -> object:
     """Accept what can stand in an HTTP header. The message never quotes the value."""
-    # Nothing at all is refused as well: an empty UVS_AUTH_TOKEN must not turn into none.
+    # Nothing at all is refused as well. (An empty variable is none, as compose and others pass it; `load` warns.)
     if isinstance(value, str) and not (value and value.isascii() and value.isprintable() and " " not in value):
         raise ValueError("must consist of visible ASCII characters without spaces")
     return value
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     )
     listen_address: Address = Field(
         "127.0.0.1",
-        description="Address to listen on.",
+        description="Address to listen on; in the container image `0.0.0.0`.",
         examples=["127.0.0.1", "0.0.0.0", "::"],  # noqa: S104
     )
     port: Int = Field(3000, ge=1, le=65535, description="Port to listen on.", examples=[3000])
@@ -291,8 +291,12 @@ def _describe(error: Mapping[str, Any]) -> tuple[str, str]:
 
 def _advice(settings: Settings) -> list[str]:
     lines = []
-    if settings.auth_token is None and not _is_loopback(settings.listen_address):
-        lines.append("UVS_AUTH_TOKEN is not set: whoever reaches the port can ask who is in which room.")
+    if settings.auth_token is None and {"UVS_AUTH_TOKEN", "UVS_AUTH_TOKEN_FILE"} & os.environ.keys():
+        lines.append(
+            "UVS_AUTH_TOKEN is empty, which is the same as none: whoever reaches the port can try OpenID tokens."
+        )
+    elif settings.auth_token is None and not _is_loopback(settings.listen_address):
+        lines.append("UVS_AUTH_TOKEN is not set: whoever reaches the port can try OpenID tokens.")
     for name, url in (("UVS_HOMESERVER_URL", settings.homeserver_url), ("UVS_FEDERATION_URL", settings.federation_url)):
         if url and urlsplit(url).scheme == "http" and not _is_loopback(urlsplit(url).hostname or ""):
             lines.append(f"{name} is plain http: whoever can listen between here and there can take the tokens.")

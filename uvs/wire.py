@@ -57,7 +57,7 @@ class Gate:
         self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
         self._timeout = timeout
         self._concurrency = concurrency
-        self._strangers = ConcurrencyLimit(MAX_STRANGERS)
+        self._strangers = ConcurrencyLimit(MAX_STRANGERS, mend="send the right credential")
         self._rate = rate
 
     async def admit(

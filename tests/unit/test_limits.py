@@ -127,12 +127,12 @@ class TestHowOften:
 
 class TestHowMuchAtOnce:
     def test_the_next_one_is_turned_away_at_once(self) -> None:
-        limit = ConcurrencyLimit(2)
+        limit = ConcurrencyLimit(2, mend="wait")
         with limit.place(), limit.place(), pytest.raises(Overloaded), limit.place():
             pass
 
     def test_a_place_is_free_again_however_its_work_ended(self) -> None:
-        limit = ConcurrencyLimit(1)
+        limit = ConcurrencyLimit(1, mend="wait")
         for failure in (ValueError, asyncio.CancelledError, Overloaded, KeyboardInterrupt):
             with pytest.raises(failure), limit.place():
                 raise failure("x")
@@ -140,7 +140,7 @@ class TestHowMuchAtOnce:
             pass
 
     def test_being_turned_away_takes_no_place(self) -> None:
-        limit = ConcurrencyLimit(1)
+        limit = ConcurrencyLimit(1, mend="wait")
         with limit.place():
             for _ in range(5):
                 with pytest.raises(Overloaded), limit.place():

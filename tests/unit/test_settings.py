@@ -464,7 +464,7 @@ class TestAdvice:
             ({"UVS_LISTEN_ADDRESS": "localhost"}, ""),
             ({"UVS_LISTEN_ADDRESS": "0.0.0.0", "UVS_AUTH_TOKEN": "x"}, ""),
             ({"UVS_LISTEN_ADDRESS": "0.0.0.0"}, "UVS_AUTH_TOKEN is not set"),
-            ({"UVS_LISTEN_ADDRESS": "::", "UVS_AUTH_TOKEN": ""}, "UVS_AUTH_TOKEN is not set"),
+            ({"UVS_LISTEN_ADDRESS": "::", "UVS_AUTH_TOKEN": ""}, "UVS_AUTH_TOKEN is empty"),
             ({"UVS_HOMESERVER_URL": "http://127.0.0.2:8008"}, ""),
             ({"UVS_HOMESERVER_URL": "http://[::1]:8008"}, ""),
             ({"UVS_HOMESERVER_URL": "http://synapse:8008"}, "UVS_HOMESERVER_URL is plain http"),
