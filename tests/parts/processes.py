@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +56,23 @@ def _endings_deferred() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class Process:
+class Stoppable(ABC):
+    """What is there for as long as its `with` block."""
+
+    @abstractmethod
+    def stop(self) -> object:
+        """End it. Calling it again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Process(Stoppable):
     """A child with a session of its own, so that its children end with it, and with a log file."""
 
     def __init__(
@@ -137,14 +154,6 @@ class Process:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, number)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def listening(port: int) -> bool:

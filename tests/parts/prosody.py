@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.parts import PARTS, ROOT, PartMissingError
-from tests.parts.processes import Process, free_port, listening
+from tests.parts.processes import Process, Stoppable, free_port, listening
 
 START_SECONDS = 20.0
 DOMAIN = "meet.example"
@@ -52,7 +50,7 @@ def lua(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class Prosody:
+class Prosody(Stoppable):
     """A running server. `domain` is where Jitsi Meet logs in."""
 
     def __init__(self, version: Version, directory: Path, config: Config, *, domain: str = DOMAIN) -> None:
@@ -173,14 +171,6 @@ Component {lua(self.focus)} "test_focus"
 
     def stop(self) -> None:
         self.process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 # As in docker-jitsi-meet.

@@ -6,18 +6,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
 from tests.parts import ROOT
-from tests.parts.processes import Process, free_port
+from tests.parts.processes import Process, Stoppable, free_port
 
 START_SECONDS = 20.0
 
 
-class Service:
+class Service(Stoppable):
     """A running uvs. `options` are further variables of its environment."""
 
     def __init__(
@@ -62,11 +60,3 @@ class Service:
 
     def stop(self) -> int:
         return self.process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

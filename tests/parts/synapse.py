@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from tests.parts import PARTS, PartMissingError
-from tests.parts.processes import Process, free_port, listening
+from tests.parts.processes import Process, Stoppable, free_port, listening
 
 START_SECONDS = 60.0
 """It takes a second or two where nothing else is going on. Preparing the database is a quarter of that, so that keeping
@@ -47,7 +46,7 @@ class MatrixError(Exception):
         self.status = status
 
 
-class Synapse:
+class Synapse(Stoppable):
     """A running homeserver and what tests do on it. A call that does not succeed raises MatrixError."""
 
     def __init__(self, directory: Path, *, server_name: str = "matrix.example") -> None:
@@ -208,14 +207,6 @@ class Synapse:
     def stop(self) -> None:
         self._http.close()
         self.process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _room(room_id: str) -> str:
