@@ -118,17 +118,16 @@ async def read_json(request: Request) -> Mapping[str, Any]:
 
 
 async def _read(request: Request) -> bytes:
-    too_large = InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdigit() and int(declared[:12]) > MAX_BODY:
-        raise too_large
+        raise _too_large()
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > MAX_BODY:
-                raise too_large
+                raise _too_large()
             chunks.append(chunk)
     except ClientDisconnect:
         raise InvalidRequest("Invalid request: the connection ended within the body.") from None
@@ -146,7 +145,11 @@ def _inflate(raw: bytes, encoding: str) -> bytes:
     except zlib.error:
         raise InvalidRequest("Invalid request: the body is not compressed as its header says.") from None
     if len(body) > MAX_BODY:
-        raise InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
+        raise _too_large()
     if raw and not inflater.eof:
         raise InvalidRequest("Invalid request: the compressed body is cut off.")
     return body
+
+
+def _too_large() -> InvalidRequest:
+    return InvalidRequest(f"Invalid request: the body is larger than {MAX_BODY} bytes.", status=413)
