@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +49,34 @@ class MatrixError(Exception):
 class Synapse(Stoppable):
     """A running homeserver and what tests do on it. A call that does not succeed raises MatrixError."""
 
-    def __init__(self, directory: Path, *, server_name: str = "matrix.example") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        server_name: str = "matrix.example",
+        options: Mapping[str, Any] | None = None,
+        python_path: Sequence[Path] = (),
+    ) -> None:
+        """`options` go over the configuration, lists at the end of the one that is there; `python_path` is where
+        its modules are found."""
         directory.mkdir(parents=True, exist_ok=True)
         self.server_name = server_name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._database = directory / "homeserver.db"
         self._http = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
-        _write_config(directory, server_name, self.port, self._database)
+        self._directory = directory
+        self._python_path = os.pathsep.join(str(each) for each in python_path)
+        _write_config(directory, server_name, self.port, self._database, options or {})
+        self.start()
+
+    def start(self) -> None:
+        """Also after `process.stop()`: its database and its keys are still there."""
+        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = Process(
-            [_python(), "-m", "synapse.app.homeserver", "--config-path", directory / "homeserver.yaml"],
-            directory / "synapse.log",
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONDONTWRITEBYTECODE": "1"},
+            [_python(), "-m", "synapse.app.homeserver", "--config-path", self._directory / "homeserver.yaml"],
+            self._directory / "synapse.log",
+            env=env | ({"PYTHONPATH": self._python_path} if self._python_path else {}),
         )
         self.process.wait_until(lambda: listening(self.port), timeout=START_SECONDS)
 
@@ -224,7 +240,7 @@ def _python() -> Path:
     return python
 
 
-def _write_config(directory: Path, server_name: str, port: int, database: Path) -> None:
+def _write_config(directory: Path, server_name: str, port: int, database: Path, options: Mapping[str, Any]) -> None:
     """Whatever only slows a test down, limits it or talks to others is off. JSON is YAML, and needs no library."""
     key = b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     (directory / "signing.key").write_text(f"ed25519 a_test {key}\n")
@@ -239,7 +255,7 @@ def _write_config(directory: Path, server_name: str, port: int, database: Path) 
     }
     (directory / "log.yaml").write_text(json.dumps(log))
     unlimited = {"per_second": 100_000, "burst_count": 100_000}
-    config = {
+    config: dict[str, Any] = {
         "server_name": server_name,
         "public_baseurl": f"http://127.0.0.1:{port}/",
         "report_stats": False,
@@ -273,4 +289,6 @@ def _write_config(directory: Path, server_name: str, port: int, database: Path) 
         "rc_joins_per_room": unlimited,
         "rc_invites": {"per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited},
     }
+    for name, value in options.items():
+        config[name] = [*config.get(name, []), *value] if isinstance(value, list) else value
     (directory / "homeserver.yaml").write_text(json.dumps(config, indent=2))
