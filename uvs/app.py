@@ -6,37 +6,47 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from uvs.errors import CannotTell, InvalidRequest
+from uvs.errors import CannotTell, InvalidRequest, Refusal
 from uvs.homeserver import Homeserver
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.limits import ConcurrencyLimit, RateLimit
-from uvs.net.http import open_client
+from uvs.matrix.identifiers import ServerName, UserID
+from uvs.matrix.openid import OpenIDToken
+from uvs.net.http import ByteBudget, HttpClient, open_client, trust
 from uvs.ops import public
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error
 from uvs.ops.startup import report_homeserver
-from uvs.settings import Settings
+from uvs.settings import OwnHomeserver, Settings
+from uvs.settings.values import Access
 from uvs.verification.api import VerificationApi
-from uvs.verification.decision import Verifier
+from uvs.verification.decision import FederationPolicy, Own, Verifier
 from uvs.wire import Gate
 
+WAYS_IN: dict[Access, Callable[..., Homeserver]] = {"synapse-admin": SynapseAdmin}
 
-def connect_homeserver(settings: Settings, client: httpx.AsyncClient) -> Homeserver:
-    """The configured way to the homeserver."""
-    return SynapseAdmin(
+
+def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Homeserver:
+    """The configured way to one of the operator's homeservers."""
+    return WAYS_IN[own.access](
         client,
-        url=settings.homeserver_url,
-        access_token=settings.access_token.get_secret_value(),
-        federation_url=settings.federation_url,
-        server_name=settings.openid_verify_server_name,
+        url=own.url,
+        access_token=own.access_token.get_secret_value(),
+        federation_url=own.federation_url,
+        server_name=own.server_name,
     )
+
+
+class _Unwired:
+    async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
+        raise CannotTell("Other homeservers are not asked yet.")
 
 
 def create_app(
@@ -47,28 +57,44 @@ def create_app(
     getrandbits: Callable[[int], int] = secrets.randbits,
 ) -> Starlette:
     """The application. `transport`, `clock` (seconds) and `getrandbits` are for tests."""
-    client = open_client(timeout=settings.request_timeout, transport=transport)
-    homeserver = connect_homeserver(settings, client)
+    tls, budget = trust(settings.ca_file), ByteBudget()
+    clients = []
+    homeservers = []
+    # A client for each: one that is slow cannot use up the connections of the others.
+    for own in settings.own_homeservers:
+        client = open_client(timeout=settings.request_timeout, tls=tls, transport=transport, budget=budget)
+        clients.append(client)
+        homeservers.append(connect_homeserver(own, client))
+    verifier = Verifier(
+        homeservers[0],
+        others={
+            own.server_name: Own(homeserver, own.authoritative_for)
+            for own, homeserver in zip(settings.own_homeservers[1:], homeservers[1:], strict=True)
+            if own.server_name is not None
+        },
+        federation=_Unwired(),
+        policy=FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny),
+    )
     gate = Gate(
         auth_token=settings.auth_token.get_secret_value() if settings.auth_token else None,
         timeout=settings.request_timeout,
         concurrency=ConcurrencyLimit(settings.max_concurrent_requests, mend="raise UVS_MAX_CONCURRENT_REQUESTS"),
         rate=RateLimit(settings.rate_limit, clock=clock),
     )
-    verification = VerificationApi(
-        Verifier(homeserver), gate, server_name_required=settings.openid_verify_server_name is None
-    )
+    verification = VerificationApi(verifier, gate, server_name_required=settings.openid_verify_server_name is None)
     routes = [*public.routes(), *verification.routes()]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
-        async with client:
-            report = asyncio.create_task(report_homeserver(homeserver))
+        async with AsyncExitStack() as opened:
+            for client in clients:
+                await opened.enter_async_context(client)
+            reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in homeservers]
             yield
-            report.cancel()
-            with suppress(asyncio.CancelledError):
-                await report
+            for report in reports:
+                report.cancel()
+            await asyncio.gather(*reports, return_exceptions=True)
 
     app = Starlette(
         routes=routes,

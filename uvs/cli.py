@@ -14,11 +14,11 @@ from pathlib import Path
 
 from uvs import __version__
 from uvs.app import connect_homeserver, create_app
-from uvs.errors import CannotTell
+from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Finding, Homeserver
 from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
 from uvs.matrix.power_levels import CREATOR_LEVEL
-from uvs.net.http import open_client
+from uvs.net.http import open_client, trust
 from uvs.ops import logs
 from uvs.ops.server import listen, serve
 from uvs.resources import shipped
@@ -147,7 +147,7 @@ def _check(loaded: Loaded, user: UserID | None, room: RoomID | None, *, as_json:
         print("uvs check: --user and --room go together", file=sys.stderr)
         return 2
     if not as_json:
-        print(f"asking {loaded.settings.homeserver_url} …", file=sys.stderr)
+        print(f"asking {loaded.settings.own_homeservers[0].url} …", file=sys.stderr)
     findings, standing = asyncio.run(_ask(loaded, user, room))
     if as_json:
         report = {
@@ -172,8 +172,8 @@ async def _ask(
     loaded: Loaded, user: UserID | None, room: RoomID | None
 ) -> tuple[list[Finding], dict[str, object] | None]:
     timeout = loaded.settings.request_timeout
-    async with open_client(timeout=timeout) as client:
-        homeserver = connect_homeserver(loaded.settings, client)
+    async with open_client(timeout=timeout, tls=trust(loaded.settings.ca_file)) as client:
+        homeserver = connect_homeserver(loaded.settings.own_homeservers[0], client)
         findings = [Finding("settings"), *await homeserver.check()]
         standing = None
         if user and room and all(finding.good for finding in findings):
@@ -188,9 +188,12 @@ async def _standing(homeserver: Homeserver, user: UserID, room: RoomID) -> tuple
         standing = await homeserver.standing(user, room)
     except CannotTell as error:
         return Finding(name, str(error)), None
-    if standing is None:
+    if isinstance(standing, Refusal):
         says = f"{user} is not joined to {room}: an invitation, a knock or a ban is not enough."
         return Finding(name), {"joined": False, "power_level": None, "says": says}
+    if standing.level is None or standing.power_levels is None:
+        says = f"{user} is joined to {room}; their level cannot be known in this way."
+        return Finding(name), {"joined": True, "power_level": None, "says": says}
     level = "the creator's" if standing.level == CREATOR_LEVEL else str(standing.level)
     threshold = standing.power_levels.state_default
     moderator = "is a moderator" if standing.level >= threshold else "is not a moderator"

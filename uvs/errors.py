@@ -20,9 +20,13 @@ class Refusal(StrEnum):
     """Why a person is refused; the values appear in the log."""
 
     BAD_TOKEN = "bad-token"  # noqa: S105 - a reason, not a secret
+    DEACTIVATED = "deactivated"
+    LOCKED = "locked"
     SERVER_NOT_CONFIGURED = "server-not-configured"
+    SERVER_DENIED = "server-denied"
     NOT_A_ROOM = "not-a-room"
     NOT_IN_ROOM = "not-in-room"
+    ROOM_UNKNOWN = "room-unknown"
 
 
 class UvsError(Exception):
@@ -44,10 +48,12 @@ class CannotTell(UvsError):
     errcode = "UVS_UPSTREAM_FAILED"
     retry_after: int | None = None  # seconds
 
-    def __init__(self, message: str, *, lasting: bool = False) -> None:
-        """`lasting`: it stays so until the operator mends something, so asking again is of no use."""
+    def __init__(self, message: str, *, lasting: bool = False, detail: str | None = None) -> None:
+        """`lasting`: it stays so until the operator mends something, so asking again is of no use. `detail` is for the
+        log alone: what was met on the way to a server that a stranger named must not tell them about our network."""
         super().__init__(message)
         self.lasting = lasting
+        self.detail = detail
 
 
 class DeadlineExceeded(CannotTell):

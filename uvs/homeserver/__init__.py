@@ -1,10 +1,12 @@
-"""What is asked of a homeserver, behind one `Protocol`."""
+"""What is asked of a homeserver, behind one `Protocol`: three ways in to the operator's own
+(docs/homeserver-access.md), and the little that other people's may be asked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from uvs.errors import Refusal
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels
@@ -12,10 +14,10 @@ from uvs.matrix.power_levels import PowerLevels
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a joined member may do in the room."""
+    """What a joined member may do in the room. Both are `None` where this way in cannot know it."""
 
-    level: int
-    power_levels: PowerLevels
+    level: int | None
+    power_levels: PowerLevels | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,31 @@ class Finding:
 
 
 class Homeserver(Protocol):
-    """Every method raises CannotTell where the homeserver gives no answer that can be relied on."""
+    """One of the operator's own. Every method raises CannotTell where no answer comes that can be relied on."""
 
     async def server_name(self) -> ServerName:
         """The server name that the homeserver's users carry."""
 
-    async def redeem(self, token: OpenIDToken) -> UserID | None:
-        """The user who was given `token`; `None` where the homeserver says that it is not (or no longer) valid."""
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        """The user who was given `token`; BAD_TOKEN where it is not (or no longer) valid, DEACTIVATED or LOCKED where
+        their account is (OpenID tokens outlive both)."""
 
-    async def standing(self, user: UserID, room_id: RoomID) -> Standing | None:
-        """What `user` may do in the room; `None` where they are not joined to it."""
+    async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
+        """What `user` (of whichever server) may do in the room; NOT_IN_ROOM where they are not joined to it,
+        ROOM_UNKNOWN where the homeserver has never heard of it."""
+
+    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
+        """`redeem`, then `standing`, in as few round trips as this way in allows."""
 
     async def check(self) -> list[Finding]:
         """Make the calls above once, and say of each whether it works. Raises nothing."""
+
+    async def ping(self) -> None:
+        """One cheap call: the homeserver can be reached and accepts our credential."""
+
+
+class Federation(Protocol):
+    """Other people's homeservers."""
+
+    async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
+        """The user of `server_name` who was given `token`, or BAD_TOKEN. Raises CannotTell."""

@@ -3,6 +3,7 @@
 | question | call |
 |---|---|
 | whose token is this? | `GET /_matrix/federation/v1/openid/userinfo` (server-server API, "OpenID") |
+| is the account in use? | `GET /_synapse/admin/v2/users/{user}` |
 | is this user joined? | `GET /_synapse/admin/v1/users/{user}/joined_rooms` |
 | which levels apply? | `GET /_synapse/admin/v1/rooms/{room}/state?type=…` (power levels, at times `m.room.create`) |
 | who am I? | `GET /_matrix/client/v3/account/whoami` |
@@ -13,26 +14,57 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
+import msgspec
 
-from uvs.errors import CannotTell
+from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Finding, Standing
-from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
+from uvs.homeserver.credential import Credential
+from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
+from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Answer, get_json, path
+from uvs.net.http import Answer, Call, HttpClient, path
 
-USERINFO_LIMIT = 64 * 1024  # bytes
-STATE_LIMIT = 8 * 1024 * 1024  # bytes; a Synapse before 1.123 ignores the filter and answers with the whole state
+STATE_LIMIT = 8 * 1024 * 1024  # bytes; whoever administers the room may add events of the types asked for
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB
 
 _NO_OPENID = (
     "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
 )
-_NOT_ADMIN = "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's"
-_BAD_TOKEN = "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there"  # noqa: S105
+_MENDS = {
+    401: "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there",
+    403: "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's",
+}
+
+T = TypeVar("T")
+
+
+class Whoami(msgspec.Struct):
+    """`GET /account/whoami`."""
+
+    user_id: str
+
+
+class _Account(msgspec.Struct):
+    deactivated: bool
+    locked: bool = False
+
+
+class _JoinedRooms(msgspec.Struct):
+    joined_rooms: list[str]
+
+
+class _Event(msgspec.Struct):
+    type: str
+    state_key: str
+    sender: str
+    content: msgspec.Raw  # read only where it is the event that was looked for
+
+
+class _State(msgspec.Struct):
+    state: list[_Event]
 
 
 class SynapseAdmin:
@@ -40,7 +72,7 @@ class SynapseAdmin:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: HttpClient,
         *,
         url: str,
         access_token: str,
@@ -51,7 +83,7 @@ class SynapseAdmin:
         self._client = client
         self._url = url
         self._federation_url = federation_url or url
-        self._headers = {"Authorization": f"Bearer {access_token}"}
+        self._credential = Credential(access_token, "The admin token", _MENDS)
         self._configured_name = server_name
         self._own_id: UserID | None = None
 
@@ -59,26 +91,30 @@ class SynapseAdmin:
         if self._configured_name is not None:
             return self._configured_name
         if self._own_id is None:
-            self._own_id = await self._whoami()
+            await self.ping()
+        assert self._own_id is not None  # noqa: S101 - ping sets it or raises
         return self._own_id.server_name
 
-    async def redeem(self, token: OpenIDToken) -> UserID | None:
-        answer = await self._userinfo(token.secret)
-        if answer.status == 401 and answer.errcode:
-            return None
-        if answer.status == 404:
-            raise answer.unexpected(_NO_OPENID)
-        if answer.status != 200:
-            raise answer.unexpected()
-        user = _user_id(answer.body.get("sub"), answer.what)
-        if user.server_name != await self.server_name():
-            raise CannotTell(
-                f"{answer.what} failed: the homeserver vouches for a user of {user.server_name}; "
-                "see whether UVS_OPENID_VERIFY_SERVER_NAME and UVS_HOMESERVER_URL belong together."
-            )
-        return user
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        user = await self._userinfo(token)
+        return user if isinstance(user, Refusal) else await self._account(user) or user
 
-    async def standing(self, user: UserID, room_id: RoomID) -> Standing | None:
+    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
+        user = await self._userinfo(token)
+        if isinstance(user, Refusal):
+            return user
+        closed, standing = await asyncio.gather(
+            self._account(user), self.standing(user, room_id), return_exceptions=True
+        )
+        if isinstance(closed, BaseException):
+            raise closed
+        if closed is not None:
+            return closed
+        if isinstance(standing, BaseException):
+            raise standing
+        return user, standing
+
+    async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
         # All at once, and each outcome kept: that somebody is not a member can be told even where levels cannot.
         joined, levels, creation = await asyncio.gather(
             self._is_joined(user, room_id),
@@ -89,7 +125,7 @@ class SynapseAdmin:
         if isinstance(joined, BaseException):
             raise joined
         if not joined:
-            return None
+            return Refusal.ROOM_UNKNOWN if isinstance(levels, _RoomUnknown) else Refusal.NOT_IN_ROOM
         if isinstance(levels, BaseException):
             raise levels
         if levels.needs_creation(user, room_id):
@@ -99,11 +135,23 @@ class SynapseAdmin:
             return Standing(levels.level_of(user, creation), levels)
         return Standing(levels.level_of(user, None), levels)
 
+    async def ping(self) -> None:
+        answer = await self._get(
+            "Looking up who the access token belongs to",
+            "/_matrix/client/v3/account/whoami",
+            call=Call.WHOAMI,
+            expect=Whoami,
+        )
+        if answer.body is None:
+            raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
+        self._own_id = parse_user(answer.body.user_id, answer.what)
+
     async def check(self) -> list[Finding]:
         try:
-            self._own_id = await self._whoami()
+            await self.ping()
         except CannotTell as error:
             return [Finding("homeserver answers, token is valid", str(error), certain=error.lasting)]
+        assert self._own_id is not None  # noqa: S101 - ping sets it or raises
         findings = [Finding("homeserver answers, token is valid")]
         if self._configured_name is not None and self._own_id.server_name != self._configured_name:
             findings.append(
@@ -115,37 +163,51 @@ class SynapseAdmin:
             )
         return findings + list(
             await asyncio.gather(
+                _finding("token may read accounts", partial(self._account, self._own_id)),
                 _finding("token may read members", partial(self._is_joined, self._own_id, _NO_ROOM)),
                 _finding("token may read power levels", partial(self._power_levels, _NO_ROOM)),
-                _finding("OpenID tokens can be redeemed", partial(self.redeem, OpenIDToken("uvs-start-up-check"))),
+                _finding("OpenID tokens can be redeemed", partial(self._userinfo, OpenIDToken("uvs-start-up-check"))),
             )
         )
 
-    async def _whoami(self) -> UserID:
-        answer = await self._get("Looking up who the access token belongs to", "_matrix/client/v3/account/whoami")
-        if answer.status != 200:
-            raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
-        return _user_id(answer.body.get("user_id"), answer.what)
-
-    async def _userinfo(self, token: str) -> Answer:
-        return await get_json(
-            self._client,
-            self._federation_url + "/_matrix/federation/v1/openid/userinfo",
-            params={"access_token": token},
-            what="Redeeming the OpenID token",
-            limit=USERINFO_LIMIT,
+    async def _userinfo(self, token: OpenIDToken) -> UserID | Refusal:
+        answer = await self._client.get(
+            self._federation_url + PATH,
+            params={"access_token": token.secret},
+            call=Call.USERINFO,
+            what=WHAT,
+            limit=LIMIT,
+            expect=Userinfo,
         )
+        if answer.status == 404:
+            raise answer.unexpected(_NO_OPENID)
+        return read_userinfo(answer, await self.server_name())
+
+    async def _account(self, user: UserID) -> Refusal | None:
+        """Why the account may not be used, if so."""
+        answer = await self._get(
+            "Looking up whether the account is in use",
+            "/_synapse/admin/v2/users" + path(user.value),
+            call=Call.ACCOUNT,
+            expect=_Account,
+        )
+        if answer.body is None:
+            raise answer.unexpected()
+        if answer.body.deactivated:
+            return Refusal.DEACTIVATED
+        return Refusal.LOCKED if answer.body.locked else None
 
     async def _is_joined(self, user: UserID, room_id: RoomID) -> bool:
         answer = await self._get(
             "Looking up which rooms the user has joined",
-            "_synapse/admin/v1/users" + path(user.value, "joined_rooms"),
+            "/_synapse/admin/v1/users" + path(user.value, "joined_rooms"),
+            call=Call.JOINED_ROOMS,
+            expect=_JoinedRooms,
             limit=JOINED_ROOMS_LIMIT,
         )
-        rooms = answer.body.get("joined_rooms")
-        if answer.status != 200 or not isinstance(rooms, list):
+        if answer.body is None:
             raise answer.unexpected()
-        return room_id.value in rooms
+        return room_id.value in answer.body.joined_rooms
 
     async def _power_levels(self, room_id: RoomID) -> PowerLevels:
         event = await self._state_event(room_id, "m.room.power_levels")
@@ -155,57 +217,56 @@ class SynapseAdmin:
         event = await self._state_event(room_id, "m.room.create")
         if event is None:
             raise CannotTell("The room has no m.room.create event; look into the homeserver's log.")
-        return RoomCreation.read(event.get("sender"), _content(event))
+        return RoomCreation.read(event.sender, _content(event))
 
-    async def _state_event(self, room_id: RoomID, event_type: str) -> Mapping[str, Any] | None:
+    async def _state_event(self, room_id: RoomID, event_type: str) -> _Event | None:
         answer = await self._get(
             f"Looking up the room's {event_type}",
-            "_synapse/admin/v1/rooms" + path(room_id.value, "state"),
+            "/_synapse/admin/v1/rooms" + path(room_id.value, "state"),
             params={"type": event_type},
+            call=Call.STATE,
+            expect=_State,
             limit=STATE_LIMIT,
         )
-        state = answer.body.get("state")
-        if answer.status != 200 or not isinstance(state, list):
-            raise (
-                _RoomUnknown(answer)
-                if answer.status == 404 and answer.errcode == "M_NOT_FOUND"
-                else answer.unexpected()
-            )
-        for event in state:
+        if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
+            raise _RoomUnknown(f"{answer.what} failed: the homeserver does not know the room.")
+        if answer.body is None:
+            raise answer.unexpected()
+        for event in answer.body.state:
             # Anyone with the level may add events of this type with another state key: only the empty one counts.
-            if isinstance(event, dict) and event.get("type") == event_type and event.get("state_key") == "":
+            if event.type == event_type and event.state_key == "":
                 return event
         return None
 
-    async def _get(
-        self, what: str, path_: str, *, params: Mapping[str, str] | None = None, limit: int = USERINFO_LIMIT
-    ) -> Answer:
-        """Ask with the access token. Raises `_Refused` where the token is the reason for the refusal."""
-        answer = await get_json(
-            self._client, f"{self._url}/{path_}", params=params, headers=self._headers, what=what, limit=limit
+    async def _get(  # noqa: PLR0913 - one call and its bounds
+        self,
+        what: str,
+        path_: str,
+        *,
+        call: Call,
+        expect: type[T],
+        params: Mapping[str, str] | None = None,
+        limit: int = LIMIT,
+    ) -> Answer[T]:
+        """Ask with the access token. Raises CredentialRefused where the token is the reason for the refusal."""
+        answer = await self._client.get(
+            self._url + path_,
+            params=params,
+            headers=self._credential.headers(),
+            call=call,
+            what=what,
+            limit=limit,
+            expect=expect,
         )
-        if answer.status in {401, 403}:
-            raise _Refused(answer, _BAD_TOKEN if answer.status == 401 else _NOT_ADMIN)
+        self._credential.check(answer)
         return answer
 
 
 _NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")
 
 
-class _Refused(CannotTell):
-    """The homeserver refuses our own access token."""
-
-    errcode = "UVS_ACCESS_TOKEN_REFUSED"
-
-    def __init__(self, answer: Answer, mend: str) -> None:
-        super().__init__(f"{answer.what} was refused with HTTP status {answer.status}: {mend}.", lasting=True)
-
-
 class _RoomUnknown(CannotTell):
     """The homeserver does not know the room."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"{answer.what} failed: the homeserver does not know the room.")
 
 
 async def _nothing() -> None:
@@ -222,16 +283,10 @@ async def _finding(name: str, call: Callable[[], Awaitable[object]]) -> Finding:
     return Finding(name)
 
 
-def _content(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    content = event.get("content")
-    return content if isinstance(content, dict) else {}
-
-
-def _user_id(value: object, what: str) -> UserID:
-    """Parse a user ID that the homeserver gave."""
-    if not isinstance(value, str):
-        raise CannotTell(f"{what} failed: the answer names no user; see what is at its URL.")
+def _content(event: _Event) -> Mapping[str, Any]:
+    """Anything may stand there; what is no object counts as an empty one."""
     try:
-        return UserID.parse(value)
-    except InvalidIdentifier as error:
-        raise CannotTell(f"{what} failed: the answer names a user whose id {error}.") from None
+        content = msgspec.json.decode(event.content)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -93,6 +93,17 @@ class ServerName:
         _check_server_name(raw)
         return cls(raw)
 
+    @property
+    def host(self) -> str:
+        """The name without its port; an IPv6 address keeps its brackets."""
+        return self.value[: self.value.index("]") + 1] if self.value.startswith("[") else self.value.partition(":")[0]
+
+    @property
+    def port(self) -> int | None:
+        """The port in the name."""
+        rest = self.value[len(self.host) :]
+        return int(rest[1:]) if rest else None
+
     def __str__(self) -> str:
         return self.value
 
@@ -131,6 +142,11 @@ class RoomID:
         if not server_name and not _HASH_ROOM_ID.fullmatch(raw):
             raise InvalidIdentifier("has neither a server name nor the form of a version 12 room id")
         return cls(raw)
+
+    @property
+    def server_name(self) -> str:
+        """The server that the room was made on; "" from version 12 on. A name in an id proves nothing by itself."""
+        return self.value.partition(":")[2]
 
     @property
     def is_hash(self) -> bool:

@@ -1,9 +1,10 @@
-"""The one seam to the HTTP engine. `httpx.AsyncClient` is the interface of the code and of its tests; nothing but this
-module knows how requests really travel.
+"""The one seam to the HTTP engine. `httpx` is the interface of the code and of its tests; nothing but `uvs.net` knows
+how requests really travel.
 
-Every call through here is bounded: in time by the caller's deadline (`asyncio.timeout` at the edge), in size by
-`limit`, in number by the pool. No redirect is followed, so no credential crosses one, and nothing is decompressed, so
-a small answer cannot become a large one.
+Every call through here is bounded: in time by the client's timeout and the caller's deadline (`asyncio.timeout` at the
+edge), in size by `limit` and by a budget that all calls share, in number by the pool. No redirect is followed, so no
+credential crosses one; nothing is decompressed, so a small answer cannot become a large one; and what an answer does
+not have to hold is not built in memory (`expect`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import asyncio
 import functools
 import logging
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -30,6 +36,9 @@ MAX_CONNECTIONS = 100
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
 
+MAX_BUFFERED = 48 * 1024 * 1024
+"""Bytes of answers held at once, over all calls of the process: a thousand large ones must not fill the memory."""
+
 # The engine logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -37,21 +46,107 @@ for _name in ("httpx", "httpcore"):
 _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year
 
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """The system's certificates: reading them takes 25 ms, and tests open hundreds of clients."""
-    return ssl.create_default_context()
+T = TypeVar("T")
 
 
-def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+class Call(StrEnum):
+    """What is asked. The values are labels of metrics, so the set is closed."""
+
+    ACCOUNT = "account"
+    DNS = "dns"
+    IS_JOINED = "is_joined"
+    JOINED_ROOMS = "joined_rooms"
+    MODULE = "module"
+    OPENID_REQUEST = "openid_request"
+    STATE = "state"
+    USERINFO = "userinfo"
+    VERSIONS = "versions"
+    WELL_KNOWN = "well_known"
+    WHOAMI = "whoami"
+
+
+class Outcome(StrEnum):
+    """How a call ended. The values are labels of metrics, so the set is closed."""
+
+    OK = "ok"
+    REFUSED = "refused"  # 4xx
+    BUSY = "busy"  # 429, 503, or no memory left for the answer
+    FAILED = "failed"  # 5xx
+    REDIRECT = "redirect"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    BLOCKED = "blocked"  # by the egress guard
+    BROKEN = "broken"  # cut off, reset, or no HTTP
+    TOO_LARGE = "too_large"
+    UNREADABLE = "unreadable"  # 200, but not what was asked for
+
+
+Observe = Callable[[Call, Outcome, float], None]
+"""Told of every call: what, how it ended, seconds."""
+
+
+def observe_nothing(_call: Call, _outcome: Outcome, _seconds: float) -> None:
+    """For who measures nothing."""
+
+
+class Failed(CannotTell):
+    """The call brought no usable answer."""
+
+    def __init__(self, message: str, outcome: Outcome, *, lasting: bool = False, detail: str | None = None) -> None:
+        super().__init__(message, lasting=lasting, detail=detail)
+        self.outcome = outcome
+
+
+class ByteBudget:
+    """How many bytes of answers may be held at once."""
+
+    def __init__(self, most: int = MAX_BUFFERED) -> None:
+        self._free = most
+
+    @contextmanager
+    def account(self) -> Iterator[Callable[[int], bool]]:
+        """Gives a function that takes so many bytes more, and says whether they were to be had."""
+        taken = 0
+
+        def take(size: int) -> bool:
+            nonlocal taken
+            if size > self._free:
+                return False
+            self._free -= size
+            taken += size
+            return True
+
+        try:
+            yield take
+        finally:
+            self._free += taken
+
+
+@functools.cache  # reading them takes 25 ms, and tests open hundreds of clients
+def trust(ca_file: Path | None = None) -> ssl.SSLContext:
+    """The system's certificates (OpenSSL honours SSL_CERT_FILE), and the operator's own. Raises OSError."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+def open_client(
+    *,
+    timeout: float,
+    tls: ssl.SSLContext | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    observe: Observe = observe_nothing,
+    budget: ByteBudget | None = None,
+) -> HttpClient:
     """A client for one homeserver. `timeout` (seconds) bounds each call; the deadline of the whole is the caller's.
 
     The environment's proxies are ignored: an administrator's token goes to the homeserver and nowhere else.
     """
-    return httpx.AsyncClient(
+    engine = httpx.AsyncClient(
         transport=transport,
-        verify=_tls(),
+        verify=tls or trust(),
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_CONNECTIONS,
@@ -65,6 +160,7 @@ def open_client(*, timeout: float, transport: httpx.AsyncBaseTransport | None = 
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: every call stands for itself
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
     )
+    return HttpClient(engine, observe=observe, budget=budget or ByteBudget())
 
 
 def path(*segments: str) -> str:
@@ -73,18 +169,14 @@ def path(*segments: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer. `body` is the decoded JSON object, empty where the body is anything else."""
+class Answer(Generic[T]):
+    """A whole answer. `body` is there only where the status is 200 and the JSON is what was expected."""
 
     status: int
-    body: Mapping[str, Any]
+    body: T | None
     what: str
-
-    @property
-    def errcode(self) -> str | None:
-        """The Matrix error code of a refusal, where there is one."""
-        errcode = self.body.get("errcode")
-        return errcode if isinstance(errcode, str) and errcode else None
+    errcode: str | None = None  # the Matrix error code of a refusal, where there is one
+    headers: Mapping[str, str] = field(default_factory=httpx.Headers)
 
     def unexpected(self, mend: str = "look into the homeserver's log") -> CannotTell:
         """The exception for an answer nobody can rely on."""
@@ -98,67 +190,175 @@ class Answer:
         return CannotTell(f"{self.what} failed with HTTP status {self.status}: {mend}.", lasting=lasting)
 
 
-async def get_json(  # noqa: PLR0913 - one call, its address, and its bounds
-    client: httpx.AsyncClient,
-    url: str,
-    *,
-    what: str,
-    limit: int,
-    params: Mapping[str, str] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Answer:
-    """GET `url` and read at most `limit` bytes of JSON. `what` names the call in messages: never the URL, which may
-    carry a token.
+class HttpClient:
+    """Asks for JSON within bounds. `what` names the call in messages: never the URL, which may carry a token."""
 
-    Raises CannotTell where no usable answer comes, Overloaded where the other side says it has too much to do.
-    """
-    try:
-        # The engine's own timeouts are for each step; a drip of bytes would never meet one.
-        async with asyncio.timeout(client.timeout.read):
-            response = await _send(client, client.build_request("GET", url, params=params, headers=headers))
-            try:
-                raw = await _read(response, limit, what)
-            finally:
-                await response.aclose()
-    except (httpx.TimeoutException, TimeoutError):
-        raise CannotTell(f"{what} took too long: see whether the homeserver is overloaded.") from None
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        # Only the kind of the error: its text may quote the request.
-        kind = type(error).__name__
-        raise CannotTell(f"{what} failed ({kind}): see whether the homeserver is up and its URL is right.") from None
-    if response.status_code in {429, 503}:
-        raise Overloaded(f"{what} failed: the homeserver has too much to do.", retry_after=_retry_after(response))
-    return Answer(response.status_code, _decode(raw), what)
+    def __init__(self, engine: httpx.AsyncClient, *, observe: Observe, budget: ByteBudget) -> None:
+        self._engine = engine
+        self._observe = observe
+        self._budget = budget
+
+    async def __aenter__(self) -> Self:
+        await self._engine.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._engine.__aexit__(kind, error, trace)
+
+    async def get(  # noqa: PLR0913 - one call, its address, and its bounds
+        self,
+        url: str,
+        *,
+        call: Call,
+        what: str,
+        limit: int,
+        expect: type[T],
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> Answer[T]:
+        """GET `url` and read at most `limit` bytes of JSON into `expect`.
+
+        Raises CannotTell where no usable answer comes, Overloaded where the other side says it has too much to do.
+        """
+        try:
+            request = self._engine.build_request(
+                "GET", url, params=params, headers=headers, extensions=dict(extensions or {})
+            )
+        except httpx.InvalidURL:
+            raise Failed(f"{what} failed: there is no such URL.", Outcome.BROKEN) from None
+        return await self._ask(request, call=call, what=what, limit=limit, expect=expect)
+
+    async def post(  # noqa: PLR0913 - one call, its address, and its bounds
+        self,
+        url: str,
+        *,
+        body: object,
+        call: Call,
+        what: str,
+        limit: int,
+        expect: type[T],
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer[T]:
+        """POST `body` as JSON, for questions that may be asked twice; otherwise like `get`."""
+        request = self._engine.build_request(
+            "POST",
+            url,
+            content=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"} | dict(headers or {}),
+        )
+        return await self._ask(request, call=call, what=what, limit=limit, expect=expect)
+
+    async def _ask(self, request: httpx.Request, *, call: Call, what: str, limit: int, expect: type[T]) -> Answer[T]:
+        started = time.perf_counter()
+        outcome = Outcome.TIMEOUT  # whoever is cancelled has waited too long
+        try:
+            answer = await self._exchange(request, what, limit, expect)
+            outcome = _outcome(answer)
+        except Failed as error:
+            outcome = error.outcome
+            raise
+        except Overloaded:
+            outcome = Outcome.BUSY
+            raise
+        finally:
+            self._observe(call, outcome, time.perf_counter() - started)
+        return answer
+
+    async def _exchange(self, request: httpx.Request, what: str, limit: int, expect: type[T]) -> Answer[T]:
+        try:
+            # The engine's own timeouts are for each step; a drip of bytes would never meet one.
+            async with asyncio.timeout(self._engine.timeout.read):
+                response = await self._send(request)
+                try:
+                    with self._budget.account() as take:
+                        raw = await _read(response, limit, what, take)
+                        return _answer(response, raw, what, expect)
+                finally:
+                    await response.aclose()
+        except (httpx.TimeoutException, TimeoutError):
+            raise Failed(f"{what} took too long: see whether the homeserver is overloaded.", Outcome.TIMEOUT) from None
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise _failed(what, error) from None
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._engine.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # An idle connection that the other side closed at this very moment. All that is asked through here may be
+            # asked twice; once more is enough.
+            return await self._engine.send(request, stream=True)
 
 
-async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    try:
-        return await client.send(request, stream=True)
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-        # An idle connection that the other side closed at this very moment. GET may be repeated; once is enough.
-        return await client.send(request, stream=True)
+def _failed(what: str, error: Exception) -> Failed:
+    problem = _certificate_problem(error)
+    if problem is not None:
+        return Failed(f"{what} failed: the certificate is not valid: {problem}.", Outcome.TLS)
+    outcome = Outcome.UNREACHABLE if isinstance(error, httpx.ConnectError) else Outcome.BROKEN
+    # Only the kind of the error: its text may quote the request.
+    kind = type(error).__name__
+    return Failed(f"{what} failed ({kind}): see whether the homeserver is up and its URL is right.", outcome)
 
 
-async def _read(response: httpx.Response, limit: int, what: str) -> bytes:
+def _certificate_problem(error: BaseException | None) -> str | None:
+    """What OpenSSL says about the certificate, where that is the reason."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message.rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+async def _read(response: httpx.Response, limit: int, what: str, take: Callable[[int], bool]) -> bytes:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
-        raise CannotTell(f"{what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.")
+        raise Failed(
+            f"{what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.",
+            Outcome.UNREADABLE,
+        )
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_raw():
         size += len(chunk)
         if size > limit:
-            raise CannotTell(f"{what} failed: the answer is larger than {limit} bytes.")
+            raise Failed(f"{what} failed: the answer is larger than {limit} bytes.", Outcome.TOO_LARGE)
+        if not take(len(chunk)):
+            raise Overloaded(f"{what} failed: too many large answers at once; try again.")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _decode(raw: bytes) -> Mapping[str, Any]:
+def _answer(response: httpx.Response, raw: bytes, what: str, expect: type[T]) -> Answer[T]:
+    if response.status_code in {429, 503}:
+        raise Overloaded(f"{what} failed: the homeserver has too much to do.", retry_after=_retry_after(response))
+    if response.status_code == 200:
+        return Answer(200, _decode(raw, expect), what, headers=response.headers)
+    refusal = _decode(raw, _Refusal)
+    errcode = refusal.errcode if refusal is not None and refusal.errcode else None
+    return Answer(response.status_code, None, what, errcode, response.headers)
+
+
+class _Refusal(msgspec.Struct):
+    errcode: str
+
+
+def _decode(raw: bytes, expect: type[T]) -> T | None:
     try:
-        body = msgspec.json.decode(raw)
+        return msgspec.json.decode(raw, type=expect)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return {}
-    return body if isinstance(body, dict) else {}
+        return None
+
+
+def _outcome(answer: Answer[Any]) -> Outcome:
+    if answer.status == 200:
+        return Outcome.UNREADABLE if answer.body is None else Outcome.OK
+    if answer.status >= 500:
+        return Outcome.FAILED
+    if answer.status >= 400:
+        return Outcome.REFUSED
+    return Outcome.REDIRECT if answer.status >= 300 else Outcome.UNREADABLE
 
 
 def _retry_after(response: httpx.Response) -> int:

@@ -63,7 +63,9 @@ class VerificationApi:
         else:
             membership = True
             standing = verdict.standing
-            levels = {"room": standing.power_levels.room, "user": standing.level}
+            levels = (
+                None if standing.power_levels is None else {"room": standing.power_levels.room, "user": standing.level}
+            )
             log_facts(request).update(outcome="member", user=user, power_level=standing.level)
         results = {"user": user is not None, "room_membership": membership}
         return json_response({"results": results, "user_id": user, "power_levels": levels})
