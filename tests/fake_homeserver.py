@@ -22,6 +22,7 @@ from tests.parts.synapse import User
 USERINFO = "userinfo"
 WHOAMI = "whoami"
 JOINED_ROOMS = "joined_rooms"
+ACCOUNT = "account"
 STATE = "state"
 
 Fault = Callable[[], Awaitable[Response]]
@@ -47,6 +48,8 @@ class FakeHomeserver:
         self._numbers = count(1)
         self._users: dict[str, User] = {}
         self._admins: set[str] = set()
+        self._deactivated: set[str] = set()
+        self._locked: set[str] = set()
         self._openid: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
 
@@ -68,9 +71,14 @@ class FakeHomeserver:
 
     def deactivate(self, user: User) -> None:
         self.logout(user)
+        self._deactivated.add(user.user_id)
         for room in self._rooms.values():
             if user.user_id in room.members:
                 room.members[user.user_id] = "leave"
+
+    def lock(self, admin: User, user: User) -> None:
+        del admin  # nothing is enforced here
+        self._locked.add(user.user_id)
 
     def openid_token(self, user: User) -> str:
         token = f"openid-{next(self._numbers)}"
@@ -162,6 +170,8 @@ class FakeHomeserver:
             case ["_matrix", "client", "v3", "account", "whoami"]:
                 user = self._caller(request)
                 return WHOAMI, JSONResponse({"user_id": user.user_id}) if user else _unknown_token()
+            case ["_synapse", "admin", "v2", "users", user_id]:
+                return ACCOUNT, self._refuse_admin(request) or self._account(user_id)
             case ["_synapse", "admin", "v1", "users", user_id, "joined_rooms"]:
                 return JOINED_ROOMS, self._refuse_admin(request) or self._joined_rooms(user_id)
             case ["_synapse", "admin", "v1", "rooms", room_id, "state"]:
@@ -182,6 +192,10 @@ class FakeHomeserver:
         query = parse_qs(request.scope["query_string"].decode("ascii"), strict_parsing=True)
         user_id = self._openid.get(query["access_token"][0])
         return _unknown_token() if user_id is None else JSONResponse({"sub": user_id})
+
+    def _account(self, user_id: str) -> Response:
+        closed = {"deactivated": user_id in self._deactivated, "locked": user_id in self._locked}
+        return JSONResponse({"name": user_id, **closed})
 
     def _joined_rooms(self, user_id: str) -> Response:
         joined = [room_id for room_id, room in self._rooms.items() if room.members.get(user_id) == "join"]

@@ -14,7 +14,17 @@ import base32_crockford
 import httpx
 import pytest
 
-from tests.fake_homeserver import JOINED_ROOMS, STATE, USERINFO, WHOAMI, FakeHomeserver, Fault, after, answering
+from tests.fake_homeserver import (
+    ACCOUNT,
+    JOINED_ROOMS,
+    STATE,
+    USERINFO,
+    WHOAMI,
+    FakeHomeserver,
+    Fault,
+    after,
+    answering,
+)
 from tests.parts.synapse import User
 from tests.service import running, settings
 from uvs.ops.logs import ConsoleFormatter, JsonFormatter
@@ -23,7 +33,7 @@ UNKNOWN_TOKEN = {"errcode": "M_UNKNOWN_TOKEN", "error": "no"}
 
 
 async def start_up_check_is_over(here: World) -> None:
-    while len(here.homeserver.calls) < 4:  # noqa: ASYNC110 - the fake has no event to wait for
+    while len(here.homeserver.calls) < 5:  # noqa: ASYNC110 - the fake has no event to wait for
         await asyncio.sleep(0.01)
 
 
@@ -73,7 +83,7 @@ async def world(version: str = "10", **options: Any) -> AsyncIterator[World]:
         yield World(homeserver, admin, member, visitor, room, client)
 
 
-@pytest.mark.parametrize("call", [USERINFO, JOINED_ROOMS, STATE])
+@pytest.mark.parametrize("call", [USERINFO, ACCOUNT, JOINED_ROOMS, STATE])
 @pytest.mark.parametrize("fault", USELESS)
 async def test_an_answer_nobody_can_rely_on_is_cannot_tell(call: str, fault: str) -> None:
     async with world() as here:
@@ -108,7 +118,7 @@ async def test_a_user_the_homeserver_cannot_vouch_for_is_cannot_tell(sub: object
         assert (await here.ask(here.member)).status_code == 502
 
 
-@pytest.mark.parametrize("joined", [None, "!room", {"!room": True}, 1])
+@pytest.mark.parametrize("joined", [None, "!room", {"!room": True}, 1, [["!room"]], [None]])
 async def test_a_list_of_rooms_that_is_none_is_cannot_tell(joined: object) -> None:
     async with world() as here:
         here.homeserver.faults[JOINED_ROOMS] = answering(200, {"joined_rooms": joined})
@@ -117,7 +127,7 @@ async def test_a_list_of_rooms_that_is_none_is_cannot_tell(joined: object) -> No
 
 async def test_only_the_very_room_counts_not_one_whose_name_contains_it() -> None:
     async with world() as here:
-        rooms = [here.room + "x", "x" + here.room, here.room.upper(), here.room[:-1], [here.room]]
+        rooms = [here.room + "x", "x" + here.room, here.room.upper(), here.room[:-1]]
         here.homeserver.faults[JOINED_ROOMS] = answering(200, {"joined_rooms": rooms})
         assert (await here.ask(here.member)).json()["results"]["room_membership"] is False
 
@@ -164,7 +174,7 @@ async def test_a_busy_homeserver_is_passed_on_with_a_time_to_wait(
         assert (answer.status_code, answer.headers["retry-after"]) == (503, passed_on)
 
 
-@pytest.mark.parametrize("call", [USERINFO, JOINED_ROOMS, STATE])
+@pytest.mark.parametrize("call", [USERINFO, ACCOUNT, JOINED_ROOMS, STATE])
 async def test_one_deadline_holds_for_the_whole_chain(call: str) -> None:
     async with world(request_timeout=0.2) as here:
         here.homeserver.faults[call] = after(30, USELESS["empty"])
@@ -193,12 +203,12 @@ async def test_text_levels_of_an_old_room_are_read() -> None:
         assert (levels["user"], levels["room"]["state_default"], levels["room"]["ban"]) == (75, 60, 50)
 
 
-async def test_one_verification_makes_three_calls_and_none_that_grows_with_the_room() -> None:
+async def test_one_verification_makes_four_calls_and_none_that_grows_with_the_room() -> None:
     async with world() as here:
         await start_up_check_is_over(here)
         here.homeserver.calls.clear()
         await here.ask(here.member)
-        assert sorted(what for what, _ in here.homeserver.calls) == [JOINED_ROOMS, STATE, USERINFO]
+        assert sorted(what for what, _ in here.homeserver.calls) == [ACCOUNT, JOINED_ROOMS, STATE, USERINFO]
 
 
 async def test_the_homeservers_name_is_asked_for_once() -> None:
@@ -246,3 +256,13 @@ async def test_no_secret_nor_a_part_of_one_is_ever_logged_or_answered(caplog: py
     for secret in secrets.values():
         for part in (secret, secret[:6], secret[-6:]):
             assert part not in seen
+
+
+@pytest.mark.parametrize(
+    "account",
+    [{}, {"deactivated": None}, {"deactivated": "false"}, {"deactivated": 0}, {"deactivated": False, "locked": "no"}],
+)
+async def test_an_account_of_which_nothing_is_known_is_cannot_tell(account: object) -> None:
+    async with world() as here:
+        here.homeserver.faults[ACCOUNT] = answering(200, account)
+        assert (await here.ask(here.member)).status_code == 502

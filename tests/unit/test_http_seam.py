@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uvs.errors import CannotTell, Overloaded
-from uvs.net.http import MAX_CONNECTIONS, Answer, get_json, open_client, path
+from uvs.net.http import MAX_CONNECTIONS, Answer, ByteBudget, Call, Failed, HttpClient, Outcome, open_client, path
 
 SECRET = "SeCrEt"
 LIMIT = 1000
@@ -101,17 +101,19 @@ def repeats(first: bytes, piece: bytes, *, pause: float = 0) -> Behave:
     return behave
 
 
-async def ask(client: httpx.AsyncClient, url: str, **options: Any) -> Answer:
+async def ask(client: HttpClient, url: str, **options: Any) -> Answer[Any]:
     defaults = {
+        "call": Call.STATE,
+        "expect": dict[str, Any],
         "what": "The question",
         "limit": LIMIT,
         "headers": {"Authorization": f"Bearer {SECRET}"},
         "params": {"access_token": SECRET},
     }
-    return await get_json(client, url, **{**defaults, **options})
+    return await client.get(url, **{**defaults, **options})
 
 
-async def ask_once(behave: Behave, *, patience: float = 5) -> Answer:
+async def ask_once(behave: Behave, *, patience: float = 5) -> Answer[Any]:
     async with serving(behave) as raw, open_client(timeout=patience) as client:
         return await ask(client, raw.url + "/x")
 
@@ -193,7 +195,7 @@ class TestRedirects:
             head = b"HTTP/1.1 %d -\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % (status, location)
             async with serving(writes(head)) as raw, open_client(timeout=5) as client:
                 answer = await ask(client, raw.url)
-        assert (answer.status, answer.body) == (status, {})
+        assert (answer.status, answer.body) == (status, None)
         assert len(raw.heads) == 1
         assert elsewhere.connections == 0
 
@@ -206,27 +208,29 @@ class TestBodies:
             (b' {"a": [1.5, null, "\xc3\xbc"]}\n', {"a": [1.5, None, "ü"]}),
             (b'{"a": 1, "a": 2}', {"a": 2}),
             (b'{"a": 99999999999999999999999}', {"a": 99999999999999999999999}),
-            (b"", {}),
-            (b"null", {}),
-            (b"[]", {}),
-            (b'"text"', {}),
-            (b"<html>", {}),
-            (b'{"a": NaN}', {}),
-            (b'{"a": Infinity}', {}),
-            (b'{"a": 1e999}', {}),
-            (b'{"a": 1} {"a": 2}', {}),
-            (b'{"a": "\xff"}', {}),
-            (b'{"a": "\\ud800"}', {}),
-            (b'\xef\xbb\xbf{"a": 1}', {}),
-            (b'{"a":' * 150, {}),
+            (b"", None),
+            (b"null", None),
+            (b"[]", None),
+            (b'"text"', None),
+            (b"<html>", None),
+            (b'{"a": NaN}', None),
+            (b'{"a": Infinity}', None),
+            (b'{"a": 1e999}', None),
+            (b'{"a": 1} {"a": 2}', None),
+            (b'{"a": "\xff"}', None),
+            (b'{"a": "\\ud800"}', None),
+            (b'\xef\xbb\xbf{"a": 1}', None),
+            (b'{"a":' * 150, None),
         ],
     )
-    async def test_an_object_is_read_and_anything_else_is_none(self, content: bytes, body: dict[str, Any]) -> None:
+    async def test_an_object_is_read_and_anything_else_is_none(
+        self, content: bytes, body: dict[str, Any] | None
+    ) -> None:
         assert (await ask_once(writes(ok(content)))).body == body
 
     async def test_nesting_that_no_stack_holds_is_no_object(self) -> None:
         async with serving(writes(ok(b'{"a":' + b"[" * 900_000))) as raw, open_client(timeout=5) as client:
-            assert (await ask(client, raw.url, limit=1_000_000)).body == {}
+            assert (await ask(client, raw.url, limit=1_000_000)).body is None
 
     @pytest.mark.parametrize(
         ("body", "errcode"),
@@ -320,7 +324,7 @@ class TestFaults:
             writer.write(lie if len(raw.heads) == 1 else ok(b'{"b": 2}'))
 
         async with serving(behave) as raw, open_client(timeout=5) as client:
-            assert (await ask(client, raw.url)).body == {}
+            assert (await ask(client, raw.url)).body is None
             assert (await ask(client, raw.url)).body == {"b": 2}
 
     @pytest.mark.parametrize(
@@ -416,7 +420,7 @@ class TestConnections:
         async with serving(behave) as raw, open_client(timeout=0.5) as client:
             slow = [ask(client, raw.url + "/slow") for _ in range(MAX_CONNECTIONS + 20)]
             ended = await asyncio.gather(*slow, return_exceptions=True)
-            assert {type(error) for error in ended} == {CannotTell}
+            assert {type(error) for error in ended} == {Failed}
             assert (await ask(client, raw.url)).body == {"a": 1}
 
     async def test_those_whose_caller_gave_up_leave_room_for_others(self) -> None:
@@ -425,7 +429,7 @@ class TestConnections:
                 await asyncio.sleep(60)
             writer.write(ok(b'{"a": 1}'))
 
-        async def give_up(client: httpx.AsyncClient, seconds: float) -> None:
+        async def give_up(client: HttpClient, seconds: float) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await ask(client, raw.url + "/slow")
@@ -485,6 +489,108 @@ class TestTooMuchToDo:
 def test_an_answer_nobody_can_rely_on_says_whether_asking_again_is_of_use(
     status: int, body: dict[str, str], lasting: bool, words: str
 ) -> None:
-    error = Answer(status, body, "The question").unexpected()
+    answer: Answer[None] = Answer(status, None, "The question", body.get("errcode"))
+    error = answer.unexpected()
     assert error.lasting is lasting
     assert words in str(error)
+
+
+class Observed:
+    """What was observed of the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Call, Outcome]] = []
+
+    def __call__(self, call: Call, outcome: Outcome, seconds: float) -> None:
+        assert seconds >= 0
+        self.calls.append((call, outcome))
+
+
+OUTCOMES: dict[Outcome, Behave] = {
+    Outcome.OK: writes(ok(b"{}")),
+    Outcome.REFUSED: writes(b"HTTP/1.1 404 -\r\nContent-Length: 0\r\n\r\n"),
+    Outcome.BUSY: writes(b"HTTP/1.1 429 -\r\nContent-Length: 0\r\n\r\n"),
+    Outcome.FAILED: writes(b"HTTP/1.1 500 -\r\nContent-Length: 0\r\n\r\n"),
+    Outcome.REDIRECT: writes(b"HTTP/1.1 302 -\r\nContent-Length: 0\r\n\r\n"),
+    Outcome.TIMEOUT: SLOW["never answers"],
+    Outcome.BROKEN: BROKEN["ends within the body"],
+    Outcome.TOO_LARGE: writes(ok(b" " * (LIMIT + 1))),
+    Outcome.UNREADABLE: writes(ok(b"[]")),
+}
+
+
+class TestWhatIsObserved:
+    @pytest.mark.parametrize("outcome", OUTCOMES)
+    async def test_every_call_is_told_once_with_how_it_ended(self, outcome: Outcome) -> None:
+        observed = Observed()
+        async with serving(OUTCOMES[outcome]) as raw, open_client(timeout=0.5, observe=observed) as client:
+            with contextlib.suppress(CannotTell):
+                await ask(client, raw.url)
+        assert observed.calls == [(Call.STATE, outcome)]
+
+    async def test_nobody_there_is_unreachable(self) -> None:
+        observed = Observed()
+        async with open_client(timeout=5, observe=observed) as client:
+            with pytest.raises(CannotTell):
+                await ask(client, "http://127.0.0.1:1")
+        assert observed.calls == [(Call.STATE, Outcome.UNREACHABLE)]
+
+    async def test_a_caller_who_gives_up_has_waited_too_long(self) -> None:
+        observed = Observed()
+        async with serving(SLOW["never answers"]) as raw, open_client(timeout=5, observe=observed) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await ask(client, raw.url)
+        assert observed.calls == [(Call.STATE, Outcome.TIMEOUT)]
+
+
+class TestTheBudgetOfBytes:
+    async def test_more_than_may_be_held_at_once_is_turned_away_and_given_back(self) -> None:
+        budget = ByteBudget(900)
+        first_has_its_part = asyncio.Event()
+        first_may_end = asyncio.Event()
+
+        async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(raw.heads) == 1:
+                writer.write(ok(b" " * 800)[:-300])
+                await writer.drain()
+                first_has_its_part.set()
+                await first_may_end.wait()
+                writer.write(b" " * 300)
+            else:
+                writer.write(ok(b"{}".ljust(500)))
+
+        async with serving(behave) as raw, open_client(timeout=5, budget=budget) as client:
+            first = asyncio.create_task(ask(client, raw.url))
+            await first_has_its_part.wait()
+            await asyncio.sleep(0.05)  # until it is read here
+            with pytest.raises(Overloaded):
+                await ask(client, raw.url)
+            first_may_end.set()
+            await first
+            assert (await ask(client, raw.url)).body == {}
+
+
+class TestPost:
+    async def test_the_body_goes_out_as_json_with_our_credential(self) -> None:
+        received: list[bytes] = []
+
+        async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.append(await reader.readexactly(len(b'{"a":"\xc3\xbc"}')))
+            writer.write(ok(b'{"b": 1}'))
+
+        async with serving(behave) as raw, open_client(timeout=5) as client:
+            answer = await client.post(
+                raw.url + "/x",
+                body={"a": "ü"},
+                call=Call.MODULE,
+                what="The question",
+                limit=LIMIT,
+                expect=dict[str, Any],
+                headers={"Authorization": f"Bearer {SECRET}"},
+            )
+        assert answer.body == {"b": 1}
+        assert received == ['{"a":"ü"}'.encode()]
+        assert raw.heads[0].startswith(b"POST /x HTTP/1.1")
+        assert b"content-type: application/json" in raw.heads[0].lower()
+        assert f"Bearer {SECRET}".encode() in raw.heads[0]

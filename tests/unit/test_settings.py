@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as effort
@@ -15,9 +18,11 @@ from pydantic import ValidationError
 
 from tests.service import settings
 from uvs.matrix.identifiers import ServerName
+from uvs.matrix.server_globs import NO_SERVERS, ServerGlobs
 from uvs.settings import Loaded, Mistakes, Settings, load
+from uvs.settings.options import HomeserverTable
 
-REQUIRED = {"UVS_HOMESERVER_URL": "https://matrix.example", "UVS_ACCESS_TOKEN": "syt_SeCrEt"}
+REQUIRED = {"UVS_HOMESERVER_URL": "https://matrix.example", "UVS_ACCESS_TOKEN": "syt_SeCrEt", "UVS_FEDERATION": "off"}
 SECRET = "SeCrEt"
 
 Read = Callable[..., Loaded]
@@ -56,7 +61,20 @@ def plain(value: object) -> object:
     """A value as the operator wrote it."""
     if isinstance(value, ServerName):
         return value.value
+    if isinstance(value, ServerGlobs):
+        return value.patterns
+    if isinstance(value, tuple) and value and isinstance(value[0], IPv4Network):
+        return tuple(map(str, value))
+    if isinstance(value, tuple) and value and isinstance(value[0], HomeserverTable):
+        return [str(table.server_name) for table in value]
+    if isinstance(value, Path):
+        return str(value)
     return value.get_secret_value() if hasattr(value, "get_secret_value") else value
+
+
+TABLE = {"server_name": "two.example", "url": "https://two.example", "access_token": "syt_two"}
+TOML_TABLE = "{" + ", ".join(f'{key} = "{value}"' for key, value in TABLE.items()) + "}"
+CA_FILE = certifi.where()
 
 
 OPTIONS: Mapping[str, tuple[str, str, Any]] = {
@@ -74,7 +92,31 @@ OPTIONS: Mapping[str, tuple[str, str, Any]] = {
     "log_level": ("verbose", '"verbose"', "verbose"),
     "log_format": ("json", '"json"', "json"),
     "disable_ip_blacklist": ("true", "true", True),
+    "homeserver_access": ("msc4502", '"msc4502"', "msc4502"),
+    "homeservers": (json.dumps([TABLE]), f"[{TOML_TABLE}]", ["two.example"]),
+    "federation": ("off", '"off"', "off"),
+    "federation_allow": (" a.example, *.B.example ,", '["a.example", "*.B.example"]', ("a.example", "*.b.example")),
+    "federation_deny": ("[::1]:8448,evil.*", '["[::1]:8448", "evil.*"]', ("[::1]:8448", "evil.*")),
+    "federation_proxy": ("http://proxy:3128/", '"http://proxy:3128/"', "http://proxy:3128"),
+    "ca_file": (CA_FILE, f'"{CA_FILE}"', CA_FILE),
+    "allowed_networks": ("10.0.0.0/8,fd00::/8", '["10.0.0.0/8", "fd00::/8"]', ("10.0.0.0/8", "fd00::/8")),
+    "dns_servers": (
+        "192.0.2.1,[2001:db8::1]:5353",
+        '["192.0.2.1", "[2001:db8::1]:5353"]',
+        (("192.0.2.1", 53), ("2001:db8::1", 5353)),
+    ),
+    "internal_port": ("3001", "3001", 3001),
+    "internal_address": ("127.0.0.2", '"127.0.0.2"', "127.0.0.2"),
+    "trusted_proxies": ("127.0.0.1,10.0.0.0/8", '["127.0.0.1", "10.0.0.0/8"]', ("127.0.0.1/32", "10.0.0.0/8")),
+    "log_identifiers": ("true", "true", True),
+    "log_pseudonym_key": ("key", '"key"', "key"),
 }
+
+COMPANIONS = {
+    "federation_allow": {"UVS_FEDERATION": "listed"},
+    "internal_address": {"UVS_INTERNAL_PORT": "3001"},
+}
+"""What an option cannot be without."""
 
 
 class TestWhereOptionsComeFrom:
@@ -84,28 +126,29 @@ class TestWhereOptionsComeFrom:
     @pytest.mark.parametrize("option", OPTIONS)
     def test_the_environment(self, read: Read, option: str) -> None:
         text, _, value = OPTIONS[option]
-        assert plain(getattr(read(**{f"UVS_{option.upper()}": text}).settings, option)) == value
+        variables = {f"UVS_{option.upper()}": text, **COMPANIONS.get(option, {})}
+        assert plain(getattr(read(**variables).settings, option)) == value
 
     @pytest.mark.parametrize("option", OPTIONS)
     def test_the_file(self, read: Read, option: str) -> None:
         _, toml, value = OPTIONS[option]
-        loaded = read(f"{option} = {toml}", **{f"UVS_{option.upper()}": None})
+        loaded = read(f"{option} = {toml}", **{f"UVS_{option.upper()}": None, **COMPANIONS.get(option, {})})
         assert plain(getattr(loaded.settings, option)) == value
 
     @pytest.mark.parametrize("option", OPTIONS)
     def test_the_environment_wins_over_the_file(self, read: Read, option: str) -> None:
         text, _, value = OPTIONS[option]
-        loaded = read(f'{option} = "of the file"', **{f"UVS_{option.upper()}": text})
+        loaded = read(f'{option} = "of the file"', **{f"UVS_{option.upper()}": text, **COMPANIONS.get(option, {})})
         assert plain(getattr(loaded.settings, option)) == value
 
     @pytest.mark.parametrize("option", OPTIONS)
     def test_what_is_empty_in_the_environment_is_not_set(self, read: Read, option: str) -> None:
         _, toml, value = OPTIONS[option]
-        loaded = read(f"{option} = {toml}", **{f"UVS_{option.upper()}": ""})
+        loaded = read(f"{option} = {toml}", **{f"UVS_{option.upper()}": "", **COMPANIONS.get(option, {})})
         assert plain(getattr(loaded.settings, option)) == value
 
     def test_the_rest_has_its_defaults(self, read: Read) -> None:
-        assert read().settings.model_dump(exclude={"homeserver_url", "access_token"}) == {
+        assert read().settings.model_dump(exclude={"homeserver_url", "access_token", "federation"}) == {
             "auth_token": None,
             "openid_verify_server_name": None,
             "federation_url": None,
@@ -113,10 +156,24 @@ class TestWhereOptionsComeFrom:
             "port": 3000,
             "request_timeout": 10.0,
             "max_concurrent_requests": 1000,
-            "rate_limit": 0,
+            "rate_limit": 600,
             "log_level": "info",
             "log_format": "console",
             "disable_ip_blacklist": False,
+            "homeserver_access": "synapse-admin",
+            "homeservers": (),
+            # federation: see TestFederation
+            "federation_allow": {"patterns": ()},
+            "federation_deny": {"patterns": ()},
+            "federation_proxy": None,
+            "ca_file": None,
+            "allowed_networks": (),
+            "dns_servers": (),
+            "internal_port": None,
+            "internal_address": None,
+            "trusted_proxies": (),
+            "log_identifiers": False,
+            "log_pseudonym_key": None,
         }
 
     @pytest.mark.parametrize("text", ["TRUE", "1", "yes", "on", "false", "0", "anything"])
@@ -470,10 +527,135 @@ class TestAdvice:
             ({"UVS_HOMESERVER_URL": "http://synapse:8008"}, "UVS_HOMESERVER_URL is plain http"),
             ({"UVS_HOMESERVER_URL": "HTTP://synapse:8008"}, "UVS_HOMESERVER_URL is plain http"),
             ({"UVS_FEDERATION_URL": "http://10.0.0.1"}, "UVS_FEDERATION_URL is plain http"),
-            ({"UVS_DISABLE_IP_BLACKLIST": "true"}, "UVS_DISABLE_IP_BLACKLIST has no effect"),
+            ({"UVS_DISABLE_IP_BLACKLIST": "true"}, "UVS_DISABLE_IP_BLACKLIST is true"),
+            ({"UVS_FEDERATION": None}, "UVS_FEDERATION is not set, so people of every homeserver are verified"),
+            ({"UVS_FEDERATION": None, "UVS_OPENID_VERIFY_SERVER_NAME": "matrix.example"}, ""),
+            ({"UVS_FEDERATION": "on"}, ""),
         ],
     )
     def test_what_is_no_mistake_but_worth_knowing(self, read: Read, variables: dict[str, str], said: str) -> None:
         warnings = read(**variables).warnings
         assert len(warnings) == (1 if said else 0)
         assert "".join(warnings).startswith(said)
+
+
+class TestFederation:
+    @pytest.mark.parametrize(
+        ("variables", "mode"),
+        [
+            ({}, "on"),
+            ({"UVS_OPENID_VERIFY_SERVER_NAME": "matrix.example"}, "off"),
+            ({"UVS_OPENID_VERIFY_SERVER_NAME": "matrix.example", "UVS_FEDERATION": "on"}, "on"),
+            ({"UVS_FEDERATION": "off"}, "off"),
+            ({"UVS_FEDERATION": "listed", "UVS_FEDERATION_ALLOW": "*"}, "listed"),
+        ],
+    )
+    def test_is_on_where_nothing_was_chosen(self, read: Read, variables: dict[str, str], mode: str) -> None:
+        assert read(**{"UVS_FEDERATION": None, **variables}).settings.federation_mode == mode
+
+    @pytest.mark.parametrize(
+        ("variables", "said"),
+        [
+            ({"UVS_FEDERATION": "listed"}, "UVS_FEDERATION_ALLOW: is required with listed."),
+            (
+                {"UVS_FEDERATION_ALLOW": "a.example"},
+                "UVS_FEDERATION: must be listed, since UVS_FEDERATION_ALLOW is set.",
+            ),
+            ({"UVS_FEDERATION_DENY": "http://SeCrEt"}, "UVS_FEDERATION_DENY: has a pattern that is not a server name"),
+            ({"UVS_FEDERATION_PROXY": "https://proxy"}, "UVS_FEDERATION_PROXY: must be http://host:port"),
+            ({"UVS_FEDERATION_PROXY": "http://proxy/SeCrEt"}, "UVS_FEDERATION_PROXY: must be http://host:port"),
+            ({"UVS_ALLOWED_NETWORKS": "10.0.0.1/8"}, "UVS_ALLOWED_NETWORKS: must be a list of networks"),
+            ({"UVS_ALLOWED_NETWORKS": "SeCrEt"}, "UVS_ALLOWED_NETWORKS: must be a list of networks"),
+            ({"UVS_DNS_SERVERS": "SeCrEt"}, "UVS_DNS_SERVERS: must be a list of IP addresses"),
+            ({"UVS_DNS_SERVERS": "192.0.2.1:0"}, "UVS_DNS_SERVERS: must be a list of IP addresses"),
+            ({"UVS_DNS_SERVERS": "[::1]:65536"}, "UVS_DNS_SERVERS: must be a list of IP addresses"),
+            ({"UVS_CA_FILE": "/nowhere"}, "UVS_CA_FILE: the file cannot be read: No such file or directory."),
+            ({"UVS_CA_FILE": __file__}, "UVS_CA_FILE: the file holds no certificate in PEM form."),
+            ({"UVS_INTERNAL_PORT": "3000"}, "UVS_INTERNAL_PORT: must be another port than UVS_PORT."),
+            ({"UVS_INTERNAL_ADDRESS": "127.0.0.1"}, "UVS_INTERNAL_PORT: is required with UVS_INTERNAL_ADDRESS."),
+        ],
+    )
+    def test_what_cannot_be_is_named(self, read: Read, variables: dict[str, str], said: str) -> None:
+        (line,) = mistakes(read, **variables)
+        assert line.startswith(said)
+
+
+class TestSeveralHomeservers:
+    def test_the_default_is_the_one_of_the_short_form(self, read: Read) -> None:
+        owns = read(f"homeservers = [{TOML_TABLE}]").settings.own_homeservers
+        assert [own.url for own in owns] == ["https://matrix.example", "https://two.example"]
+
+    def test_or_the_first_table(self, read: Read, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("syt_SeCrEt\n")
+        toml = f"""
+            [[homeservers]]
+            server_name = "one.example"
+            url = "https://one.example/"
+            access = "msc4502"
+            access_token_file = "{tmp_path / "secret"}"
+            [[homeservers]]
+            server_name = "two.example"
+            url = "https://two.example"
+            access_token = "syt_two"
+            authoritative_for = ["two.example", "*"]
+            federation_url = "https://two.example:8448"
+        """
+        one, two = read(toml, UVS_HOMESERVER_URL=None, UVS_ACCESS_TOKEN=None).settings.own_homeservers
+        assert (one.url, one.access, one.access_token.get_secret_value()) == (
+            "https://one.example",
+            "msc4502",
+            "syt_SeCrEt",
+        )
+        assert one.authoritative_for == NO_SERVERS
+        assert two.authoritative_for.patterns == ("two.example", "*")
+        assert (str(two.server_name), two.federation_url) == ("two.example", "https://two.example:8448")
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            ({**TABLE, "url": None}, "UVS_HOMESERVERS[0].url: is required."),
+            ({**TABLE, "access_token": None}, "UVS_HOMESERVERS[0].access_token: is required."),
+            ({**TABLE, "acces": "x"}, "UVS_HOMESERVERS[0].acces: there is no such option."),
+            ({**TABLE, "access": "SeCrEt"}, "UVS_HOMESERVERS[0].access: input should be 'synapse-admin'"),
+            ({**TABLE, "access_token": "Se CrEt"}, "UVS_HOMESERVERS[0].access_token: must consist of visible ASCII"),
+            ({**TABLE, "server_name": "@SeCrEt"}, "UVS_HOMESERVERS[0].server_name: has a server name that is not"),
+            ({**TABLE, "authoritative_for": "Se CrEt"}, "UVS_HOMESERVERS[0].authoritative_for: has a pattern that is"),
+            ({**TABLE, "access_token_file": "/SeCr"}, "UVS_HOMESERVERS[0]: access_token_file: access_token is set"),
+            (
+                {**TABLE, "access_token": None, "access_token_file": "/nowhere"},
+                "UVS_HOMESERVERS[0]: access_token_file: the file cannot be read: No such file or directory.",
+            ),
+        ],
+    )
+    def test_a_table_that_is_wrong_is_named_with_its_field(
+        self, read: Read, table: dict[str, str | None], said: str
+    ) -> None:
+        given = {key: value for key, value in table.items() if value is not None}
+        (line,) = mistakes(read, UVS_HOMESERVERS=json.dumps([given]))
+        assert line.startswith(said)
+
+    @pytest.mark.parametrize("text", ["SeCrEt", "{}", '["SeCrEt"]', "[" * 100_000])
+    def test_what_is_no_array_of_tables_is_named(self, read: Read, text: str) -> None:
+        (line,) = mistakes(read, UVS_HOMESERVERS=text)
+        assert line.startswith("UVS_HOMESERVERS")
+
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"UVS_HOMESERVERS": json.dumps([TABLE, TABLE])},
+            {"UVS_HOMESERVERS": json.dumps([TABLE]), "UVS_OPENID_VERIFY_SERVER_NAME": "two.example"},
+        ],
+    )
+    def test_no_server_name_stands_twice(self, read: Read, variables: dict[str, str]) -> None:
+        (line,) = mistakes(read, **variables)
+        assert line.startswith("UVS_HOMESERVERS: the same server_name stands there twice")
+
+    def test_what_belongs_to_the_short_form_does_not_stand_alone(self, read: Read) -> None:
+        variables = {"UVS_HOMESERVERS": json.dumps([TABLE]), "UVS_HOMESERVER_URL": None}
+        (line,) = mistakes(read, **variables)
+        assert line.startswith("UVS_ACCESS_TOKEN: belongs to UVS_HOMESERVER_URL, which is not set")
+
+    def test_the_server_name_is_the_first_ones(self, read: Read) -> None:
+        variables = {"UVS_HOMESERVERS": json.dumps([TABLE]), "UVS_HOMESERVER_URL": None, "UVS_ACCESS_TOKEN": None}
+        (line,) = mistakes(read, **variables, UVS_OPENID_VERIFY_SERVER_NAME="one.example")
+        assert line.startswith("UVS_OPENID_VERIFY_SERVER_NAME: must be the server_name of the first homeserver")

@@ -26,7 +26,7 @@ class Credential:
     secret: str = field(repr=False)
     name: str
     mends: Mapping[int, str]
-    _gone: bool = False
+    _was_good: bool = False  # until it has been, the report at the start is the place that says so
 
     def headers(self) -> dict[str, str]:
         """What a request carries."""
@@ -35,13 +35,13 @@ class Credential:
     def check(self, answer: Answer[Any]) -> None:
         """Raises CredentialRefused where the credential is the reason for the refusal."""
         mend = self.mends.get(answer.status)
-        if answer.status == 401 and mend and not self._gone:
+        if answer.status == 401 and mend and self._was_good:
             # Once: it would otherwise stand in the log for every verification until somebody mends it.
             _log.error("%s is no longer valid; nobody can be verified until it is replaced", self.name)
-            self._gone = True
+            self._was_good = False
         if mend:
             raise CredentialRefused(
                 f"{answer.what} was refused with HTTP status {answer.status}: {mend}.", lasting=True
             )
         if answer.status == 200:
-            self._gone = False
+            self._was_good = True

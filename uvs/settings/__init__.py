@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from uvs.settings.loading import Loaded, Mistakes, load
-from uvs.settings.options import OwnHomeserver, Settings
+from uvs.settings.options import CONFIG_FILE, PREFIX, SECRETS, OwnHomeserver, Settings
 
-__all__ = ["Loaded", "Mistakes", "OwnHomeserver", "Settings", "load"]
+__all__ = ["CONFIG_FILE", "PREFIX", "SECRETS", "Loaded", "Mistakes", "OwnHomeserver", "Settings", "load"]
