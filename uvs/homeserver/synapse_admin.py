@@ -12,39 +12,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
 
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Finding, Standing
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
 from uvs.homeserver.credential import Credential
-from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Answer, Call, HttpClient, path
+from uvs.net.http import Call, HttpClient, path
 
 STATE_LIMIT = 8 * 1024 * 1024  # bytes; whoever administers the room may add events of the types asked for
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB
 
-_NO_OPENID = (
-    "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
-)
 _MENDS = {
     401: "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there",
     403: "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's",
 }
-
-T = TypeVar("T")
-
-
-class Whoami(msgspec.Struct):
-    """`GET /account/whoami`."""
-
-    user_id: str
 
 
 class _Account(msgspec.Struct):
@@ -80,27 +68,18 @@ class SynapseAdmin:
         server_name: ServerName | None = None,
     ) -> None:
         """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
-        self._client = client
-        self._url = url
-        self._federation_url = federation_url or url
-        self._credential = Credential(access_token, "The admin token", _MENDS)
-        self._configured_name = server_name
-        self._own_id: UserID | None = None
+        credential = Credential(access_token, "The admin token", _MENDS)
+        self._api = ClientApi(client, credential, url=url, federation_url=federation_url, server_name=server_name)
 
     async def server_name(self) -> ServerName:
-        if self._configured_name is not None:
-            return self._configured_name
-        if self._own_id is None:
-            await self.ping()
-        assert self._own_id is not None  # noqa: S101 - ping sets it or raises
-        return self._own_id.server_name
+        return await self._api.server_name()
 
     async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
-        user = await self._userinfo(token)
+        user = await self._api.redeem(token)
         return user if isinstance(user, Refusal) else await self._account(user) or user
 
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
-        user = await self._userinfo(token)
+        user = await self._api.redeem(token)
         if isinstance(user, Refusal):
             return user
         closed, standing = await asyncio.gather(
@@ -136,56 +115,25 @@ class SynapseAdmin:
         return Standing(levels.level_of(user, None), levels)
 
     async def ping(self) -> None:
-        answer = await self._get(
-            "Looking up who the access token belongs to",
-            "/_matrix/client/v3/account/whoami",
-            call=Call.WHOAMI,
-            expect=Whoami,
-        )
-        if answer.body is None:
-            raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
-        self._own_id = parse_user(answer.body.user_id, answer.what)
+        await self._api.whoami()
 
     async def check(self) -> list[Finding]:
-        try:
-            await self.ping()
-        except CannotTell as error:
-            return [Finding("homeserver answers, token is valid", str(error), certain=error.lasting)]
-        assert self._own_id is not None  # noqa: S101 - ping sets it or raises
-        findings = [Finding("homeserver answers, token is valid")]
-        if self._configured_name is not None and self._own_id.server_name != self._configured_name:
-            findings.append(
-                Finding(
-                    "server name is the homeserver's own",
-                    f"UVS_OPENID_VERIFY_SERVER_NAME is {self._configured_name}, but the homeserver behind "
-                    f"UVS_HOMESERVER_URL is {self._own_id.server_name}; write that.",
-                )
-            )
+        findings = await self._api.check()
+        if not findings[0].good:
+            return findings
+        own_id = await self._api.own_id()
         return findings + list(
             await asyncio.gather(
-                _finding("token may read accounts", partial(self._account, self._own_id)),
-                _finding("token may read members", partial(self._is_joined, self._own_id, _NO_ROOM)),
-                _finding("token may read power levels", partial(self._power_levels, _NO_ROOM)),
-                _finding("OpenID tokens can be redeemed", partial(self._userinfo, OpenIDToken("uvs-start-up-check"))),
+                check_call("token may read accounts", partial(self._account, own_id)),
+                check_call("token may read members", partial(self._is_joined, own_id, NO_ROOM)),
+                check_call("token may read power levels", self._find_no_room),
+                check_call("OpenID tokens can be redeemed", partial(self._api.redeem, START_UP_CHECK)),
             )
         )
-
-    async def _userinfo(self, token: OpenIDToken) -> UserID | Refusal:
-        answer = await self._client.get(
-            self._federation_url + PATH,
-            params={"access_token": token.secret},
-            call=Call.USERINFO,
-            what=WHAT,
-            limit=LIMIT,
-            expect=Userinfo,
-        )
-        if answer.status == 404:
-            raise answer.unexpected(_NO_OPENID)
-        return read_userinfo(answer, await self.server_name())
 
     async def _account(self, user: UserID) -> Refusal | None:
         """Why the account may not be used, if so."""
-        answer = await self._get(
+        answer = await self._api.get(
             "Looking up whether the account is in use",
             "/_synapse/admin/v2/users" + path(user.value),
             call=Call.ACCOUNT,
@@ -198,7 +146,7 @@ class SynapseAdmin:
         return Refusal.LOCKED if answer.body.locked else None
 
     async def _is_joined(self, user: UserID, room_id: RoomID) -> bool:
-        answer = await self._get(
+        answer = await self._api.get(
             "Looking up which rooms the user has joined",
             "/_synapse/admin/v1/users" + path(user.value, "joined_rooms"),
             call=Call.JOINED_ROOMS,
@@ -211,16 +159,20 @@ class SynapseAdmin:
 
     async def _power_levels(self, room_id: RoomID) -> PowerLevels:
         event = await self._state_event(room_id, "m.room.power_levels")
-        return PowerLevels.read(None if event is None else _content(event))
+        return PowerLevels.read(None if event is None else read_content(event.content))
+
+    async def _find_no_room(self) -> None:
+        with suppress(_RoomUnknown):  # as it should be: asking was allowed, and there is no such room
+            await self._power_levels(NO_ROOM)
 
     async def _creation(self, room_id: RoomID) -> RoomCreation:
         event = await self._state_event(room_id, "m.room.create")
         if event is None:
             raise CannotTell("The room has no m.room.create event; look into the homeserver's log.")
-        return RoomCreation.read(event.sender, _content(event))
+        return RoomCreation.read(event.sender, read_content(event.content))
 
     async def _state_event(self, room_id: RoomID, event_type: str) -> _Event | None:
-        answer = await self._get(
+        answer = await self._api.get(
             f"Looking up the room's {event_type}",
             "/_synapse/admin/v1/rooms" + path(room_id.value, "state"),
             params={"type": event_type},
@@ -238,32 +190,6 @@ class SynapseAdmin:
                 return event
         return None
 
-    async def _get(  # noqa: PLR0913 - one call and its bounds
-        self,
-        what: str,
-        path_: str,
-        *,
-        call: Call,
-        expect: type[T],
-        params: Mapping[str, str] | None = None,
-        limit: int = LIMIT,
-    ) -> Answer[T]:
-        """Ask with the access token. Raises CredentialRefused where the token is the reason for the refusal."""
-        answer = await self._client.get(
-            self._url + path_,
-            params=params,
-            headers=self._credential.headers(),
-            call=call,
-            what=what,
-            limit=limit,
-            expect=expect,
-        )
-        self._credential.check(answer)
-        return answer
-
-
-_NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")
-
 
 class _RoomUnknown(CannotTell):
     """The homeserver does not know the room."""
@@ -271,22 +197,3 @@ class _RoomUnknown(CannotTell):
 
 async def _nothing() -> None:
     return None
-
-
-async def _finding(name: str, call: Callable[[], Awaitable[object]]) -> Finding:
-    try:
-        await call()
-    except _RoomUnknown:
-        pass  # as it should be: asking was allowed, and there is no such room
-    except CannotTell as error:
-        return Finding(name, str(error), certain=error.lasting)
-    return Finding(name)
-
-
-def _content(event: _Event) -> Mapping[str, Any]:
-    """Anything may stand there; what is no object counts as an empty one."""
-    try:
-        content = msgspec.json.decode(event.content)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -30,10 +30,14 @@ def read_userinfo(
         return Refusal.BAD_TOKEN
     if answer.body is None:
         raise answer.unexpected()
-    user = parse_user(answer.body.sub, answer.what)
+    return require_own(parse_user(answer.body.sub, answer.what), server_name, answer.what)
+
+
+def require_own(user: UserID, server_name: ServerName, what: str) -> UserID:
+    """Raises CannotTell where the homeserver that was asked, `server_name`, vouches for somebody else's user."""
     if user.server_name != server_name:
         raise CannotTell(
-            f"{answer.what} failed: {server_name} was asked, and vouches for a user of {user.server_name}; "
+            f"{what} failed: {server_name} was asked, and vouches for a user of {user.server_name}; "
             "see whether UVS_OPENID_VERIFY_SERVER_NAME and UVS_HOMESERVER_URL belong together."
         )
     return user

@@ -1,0 +1,151 @@
+"""What two of the ways in have in common: the homeserver's own APIs, asked with our token; who that token belongs to;
+and the redeeming of OpenID tokens, which needs no token of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from uvs.errors import CannotTell, Refusal
+from uvs.homeserver import Finding
+from uvs.homeserver.credential import Credential
+from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
+from uvs.matrix.identifiers import RoomID, ServerName, UserID
+from uvs.matrix.openid import OpenIDToken
+from uvs.net.http import Answer, Call, HttpClient
+
+START_UP_CHECK = OpenIDToken("uvs-start-up-check")
+NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")
+"""Nobody holds that token, and nobody is in that room: with them the calls can be made without a person."""
+
+_NO_OPENID = (
+    "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
+)
+
+T = TypeVar("T")
+
+
+class _Whoami(msgspec.Struct):
+    user_id: str
+
+
+class ClientApi:
+    """One homeserver and our token there."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        credential: Credential,
+        *,
+        url: str,
+        federation_url: str | None,
+        server_name: ServerName | None,
+    ) -> None:
+        self._client = client
+        self._credential = credential
+        self._url = url
+        self._federation_url = federation_url or url
+        self._configured_name = server_name
+        self._own_id: UserID | None = None
+
+    async def server_name(self) -> ServerName:
+        """The configured name, or that of the token's owner."""
+        return self._configured_name or (await self.own_id()).server_name
+
+    async def own_id(self) -> UserID:
+        """The token's owner, asked for once."""
+        return self._own_id or await self.whoami()
+
+    async def whoami(self) -> UserID:
+        """The token's owner."""
+        answer = await self.get(
+            "Looking up who the access token belongs to",
+            "/_matrix/client/v3/account/whoami",
+            call=Call.WHOAMI,
+            expect=_Whoami,
+        )
+        if answer.body is None:
+            raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
+        self._own_id = parse_user(answer.body.user_id, answer.what)
+        return self._own_id
+
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        """The user who was given `token`, or BAD_TOKEN."""
+        answer = await self._client.get(
+            self._federation_url + PATH,
+            params={"access_token": token.secret},
+            call=Call.USERINFO,
+            what=WHAT,
+            limit=LIMIT,
+            expect=Userinfo,
+        )
+        if answer.status == 404:
+            raise answer.unexpected(_NO_OPENID)
+        return read_userinfo(answer, await self.server_name())
+
+    async def get(  # noqa: PLR0913 - one call and its bounds
+        self,
+        what: str,
+        path_: str,
+        *,
+        call: Call,
+        expect: type[T],
+        params: Mapping[str, str] | None = None,
+        limit: int = LIMIT,
+        answers: Collection[int] = (),
+    ) -> Answer[T]:
+        """Ask with the token. Raises CredentialRefused where the token is the reason for the refusal; a status in
+        `answers` is an answer to the question."""
+        answer = await self._client.get(
+            self._url + path_,
+            params=params,
+            headers=self._credential.headers(),
+            call=call,
+            what=what,
+            limit=limit,
+            expect=expect,
+        )
+        if answer.status not in answers:
+            self._credential.check(answer)
+        return answer
+
+    async def check(self) -> list[Finding]:
+        """Who the token belongs to, and whether that fits the settings. The first finding says whether anything more
+        can be asked."""
+        name = "homeserver answers, token is valid"
+        try:
+            own_id = await self.whoami()
+        except CannotTell as error:
+            return [Finding(name, str(error), certain=error.lasting)]
+        return [Finding(name), *check_name(own_id.server_name, self._configured_name)]
+
+
+def check_name(actual: ServerName, configured: ServerName | None) -> list[Finding]:
+    """What is wrong with the configured server name, if anything."""
+    if configured in {None, actual}:
+        return []
+    mend = (
+        f"UVS_OPENID_VERIFY_SERVER_NAME is {configured}, but the homeserver behind UVS_HOMESERVER_URL is {actual}; "
+        "write that."
+    )
+    return [Finding("server name is the homeserver's own", mend)]
+
+
+async def check_call(name: str, call: Callable[[], Awaitable[object]]) -> Finding:
+    """Whether `call` brings an answer, whatever it is."""
+    try:
+        await call()
+    except CannotTell as error:
+        return Finding(name, str(error), certain=error.lasting)
+    return Finding(name)
+
+
+def read_content(raw: msgspec.Raw) -> Mapping[str, Any]:
+    """The content of an event. Its author wrote what they liked; what is no object counts as an empty one."""
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

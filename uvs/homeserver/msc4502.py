@@ -1,0 +1,198 @@
+"""The way in through an application service (MSC4502, experimental in Synapse 1.163): its token can ask who is joined
+to which room, and nothing else (docs/homeserver-access.md).
+
+| question | call |
+|---|---|
+| whose token is this? | `GET /_matrix/federation/v1/openid/userinfo` (server-server API, "OpenID") |
+| is this user joined? | `GET /_matrix/client/unstable/io.element.msc4502/rooms/{room}/is_joined?mxid=…` |
+| is the homeserver itself in the room? | `…/is_joined?server_name=…` |
+| may we see the room's state? which levels apply? | `GET /_matrix/client/v3/rooms/{room}/state/…` |
+| who am I? | `GET /_matrix/client/v3/account/whoami` |
+
+Whether an account is deactivated or locked cannot be known, and levels only in rooms whose state everybody may read or
+that the application service's own user has joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from uvs.errors import Refusal
+from uvs.homeserver import Finding, Standing
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
+from uvs.homeserver.credential import Credential
+from uvs.matrix.identifiers import RoomID, ServerName, UserID
+from uvs.matrix.openid import OpenIDToken
+from uvs.matrix.power_levels import PowerLevels, RoomCreation
+from uvs.net.http import Answer, Call, HttpClient, path
+
+EVENT_LIMIT = 512 * 1024  # bytes; an event has 64 KiB at most, of which escapes may make six times as much
+
+_MENDS = {
+    401: "UVS_ACCESS_TOKEN is not (or no longer) the as_token of a registration that Synapse has read; see whether the "
+    "file is named in app_service_config_files, and restart Synapse",
+    403: "the registration of the application service lacks the scope for it; write it with `uvs registration`",
+}
+_NOT_ENABLED = (
+    "UVS_HOMESERVER_ACCESS=msc4502 needs Synapse 1.163 or newer with msc4502_enabled: true below experimental_features"
+)
+_UNKNOWN = Standing(None, None)
+
+T = TypeVar("T")
+
+
+class _Joined(msgspec.Struct):
+    joined: bool
+
+
+class _Member(msgspec.Struct):
+    membership: str
+
+
+class _Creation(msgspec.Struct):
+    sender: str
+    content: msgspec.Raw
+
+
+class Msc4502:
+    """Implements `uvs.homeserver.Homeserver`."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        *,
+        url: str,
+        access_token: str,
+        federation_url: str | None = None,
+        server_name: ServerName | None = None,
+    ) -> None:
+        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
+        credential = Credential(access_token, "The application service's token", _MENDS)
+        self._api = ClientApi(client, credential, url=url, federation_url=federation_url, server_name=server_name)
+
+    async def server_name(self) -> ServerName:
+        return await self._api.server_name()
+
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        return await self._api.redeem(token)
+
+    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
+        user = await self.redeem(token)
+        return user if isinstance(user, Refusal) else (user, await self.standing(user, room_id))
+
+    async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
+        own_name = await self.server_name()
+        # What Synapse remembers of a room that it has left is never brought up to date.
+        here, joined, standing = await asyncio.gather(
+            self._is_joined(room_id, {"server_name": own_name.value}),
+            self._is_joined(room_id, {"mxid": user.value}),
+            self._levels(user, room_id),
+            return_exceptions=True,
+        )
+        if isinstance(here, BaseException):
+            raise here
+        if not here:
+            return Refusal.ROOM_UNKNOWN
+        if isinstance(joined, BaseException):
+            raise joined
+        if not joined:
+            return Refusal.NOT_IN_ROOM
+        if isinstance(standing, BaseException):
+            raise standing
+        return standing
+
+    async def ping(self) -> None:
+        await self._api.whoami()
+
+    async def check(self) -> list[Finding]:
+        findings = await self._api.check()
+        if not findings[0].good:
+            return findings
+        own_id = await self._api.own_id()
+        return findings + list(
+            await asyncio.gather(
+                check_call("token may read members", partial(self._is_joined, NO_ROOM, {"mxid": own_id.value})),
+                check_call("OpenID tokens can be redeemed", partial(self._api.redeem, START_UP_CHECK)),
+            )
+        )
+
+    async def _is_joined(self, room_id: RoomID, whom: Mapping[str, str]) -> bool:
+        answer = await self._api.get(
+            "Looking up whether the user has joined the room",
+            "/_matrix/client/unstable/io.element.msc4502/rooms" + path(room_id.value, "is_joined"),
+            params=whom,
+            call=Call.IS_JOINED,
+            expect=_Joined,
+        )
+        if answer.status == 404:
+            raise answer.unexpected(_NOT_ENABLED)
+        if answer.body is None:
+            raise answer.unexpected()
+        return answer.body.joined
+
+    async def _levels(self, user: UserID, room_id: RoomID) -> Standing:
+        """What a member may do there, as far as the application service's user may see it."""
+        if not await self._sees(room_id):
+            return _UNKNOWN
+        levels, creation = await asyncio.gather(
+            self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else _nothing()
+        )
+        if levels.needs_creation(user, room_id):
+            return Standing(levels.level_of(user, creation or await self._creation(room_id)), levels)
+        return Standing(levels.level_of(user, None), levels)
+
+    async def _sees(self, room_id: RoomID) -> bool:
+        """Whether the application service's user may see the room's state as it is now. Whoever has left a room is
+        shown it as it was then, for good, so what they are shown of themselves has to be looked at first."""
+        own_id = await self._api.own_id()
+        answer = await self._state(room_id, "m.room.member", own_id.value, expect=_Member, answers={403, 404})
+        if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
+            return True  # never was in it, and everybody may see it
+        if answer.status == 403 and answer.errcode == "M_FORBIDDEN":
+            return False
+        if answer.body is None:
+            raise answer.unexpected()
+        return answer.body.membership == "join"
+
+    async def _power_levels(self, room_id: RoomID) -> PowerLevels:
+        answer = await self._state(room_id, "m.room.power_levels", expect=msgspec.Raw, answers={404})
+        if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
+            return PowerLevels.read(None)
+        if answer.body is None:
+            raise answer.unexpected()
+        return PowerLevels.read(read_content(answer.body))
+
+    async def _creation(self, room_id: RoomID) -> RoomCreation:
+        answer = await self._state(room_id, "m.room.create", expect=_Creation, params={"format": "event"})
+        if answer.body is None:
+            raise answer.unexpected()
+        return RoomCreation.read(answer.body.sender, read_content(answer.body.content))
+
+    async def _state(  # noqa: PLR0913 - one call and its bounds
+        self,
+        room_id: RoomID,
+        event_type: str,
+        state_key: str = "",
+        *,
+        expect: type[T],
+        params: Mapping[str, str] | None = None,
+        answers: Collection[int] = (),
+    ) -> Answer[T]:
+        return await self._api.get(
+            f"Looking up the room's {event_type}",
+            "/_matrix/client/v3/rooms" + path(room_id.value, "state", event_type, state_key),
+            params=params,
+            call=Call.STATE,
+            expect=expect,
+            limit=EVENT_LIMIT,
+            answers=answers,
+        )
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,161 @@
+"""The way in through the module that uvs brings along for Synapse (synapse_module/uvs_synapse_module.py): a question is
+one `POST /_synapse/uvs/v1/verify`, and the secret for it opens nothing else.
+
+The module tells facts; what follows from them is computed here, with the same code as for the other ways in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import msgspec
+
+from uvs.errors import CannotTell, Refusal
+from uvs.homeserver import Finding, Standing
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, check_call, check_name, read_content
+from uvs.homeserver.credential import Credential
+from uvs.homeserver.userinfo import parse_user, require_own
+from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
+from uvs.matrix.openid import OpenIDToken
+from uvs.matrix.power_levels import PowerLevels, RoomCreation
+from uvs.net.http import Call, HttpClient
+
+PATH = "/_synapse/uvs/v1/verify"
+LIMIT = 1024 * 1024  # bytes; two contents of 64 KiB at most, of which escapes may make six times as much
+
+_MENDS = {
+    401: "UVS_ACCESS_TOKEN is not (or no longer) the secret that uvs_synapse_module has in Synapse's configuration"
+}
+_NOT_THERE = (
+    "install uvs_synapse_module (`uvs export-synapse-module`), and let UVS_HOMESERVER_URL name a listener of Synapse "
+    "whose port is in the module's listener_ports"
+)
+
+
+class _Account(msgspec.Struct):
+    deactivated: bool
+    locked: bool
+
+
+class _Creation(msgspec.Struct):
+    sender: str
+    content: msgspec.Raw
+
+
+class _Room(msgspec.Struct):
+    joined: bool
+    power_levels: msgspec.Raw
+    creation: _Creation | None
+
+
+class _Facts(msgspec.Struct):
+    server_name: str
+    user_id: str | None
+    account: _Account | None
+    room: _Room | None
+
+
+class SynapseModule:
+    """Implements `uvs.homeserver.Homeserver`."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        *,
+        url: str,
+        access_token: str,
+        federation_url: str | None = None,
+        server_name: ServerName | None = None,
+    ) -> None:
+        """`url` is that of the module's listener, without a slash at the end; `federation_url` is not needed."""
+        del federation_url
+        self._client = client
+        self._url = url
+        self._credential = Credential(access_token, "The module's secret", _MENDS)
+        self._configured_name = server_name
+        self._actual_name: ServerName | None = None
+
+    async def server_name(self) -> ServerName:
+        if self._configured_name is None and self._actual_name is None:
+            await self.ping()
+        name = self._configured_name or self._actual_name
+        assert name is not None  # noqa: S101 - every answer sets it
+        return name
+
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        what = "Redeeming the OpenID token"
+        return await self._user(await self._ask(what, token=token.secret), what)
+
+    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
+        what = "Looking up whose OpenID token it is, and their standing in the room"
+        facts = await self._ask(what, token=token.secret, room_id=room_id.value)
+        user = await self._user(facts, what)
+        return user if isinstance(user, Refusal) else (user, _standing(facts.room, user, room_id))
+
+    async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
+        facts = await self._ask("Looking up the standing in the room", user_id=user.value, room_id=room_id.value)
+        return _standing(facts.room, user, room_id)
+
+    async def ping(self) -> None:
+        await self._ask("Asking the module in Synapse")
+
+    async def check(self) -> list[Finding]:
+        try:
+            await self.ping()
+        except CannotTell as error:
+            return [Finding("homeserver answers, secret is valid", str(error), certain=error.lasting)]
+        assert self._actual_name is not None  # noqa: S101 - every answer sets it
+        nobody = UserID.parse(f"@uvs-start-up-check:{self._actual_name}")
+        return [
+            Finding("homeserver answers, secret is valid"),
+            *check_name(self._actual_name, self._configured_name),
+            *await asyncio.gather(
+                check_call("module can read members", partial(self.standing, nobody, NO_ROOM)),
+                check_call("OpenID tokens can be redeemed", partial(self.redeem, START_UP_CHECK)),
+            ),
+        ]
+
+    async def _ask(self, what: str, **question: str) -> _Facts:
+        answer = await self._client.post(
+            self._url + PATH,
+            body=question,
+            headers=self._credential.headers(),
+            call=Call.MODULE,
+            what=what,
+            limit=LIMIT,
+            expect=_Facts,
+        )
+        self._credential.check(answer)
+        if answer.status == 404:
+            raise answer.unexpected(_NOT_THERE)
+        if answer.body is None:
+            raise answer.unexpected()
+        try:
+            self._actual_name = ServerName.parse(answer.body.server_name)
+        except InvalidIdentifier as error:
+            raise CannotTell(f"{what} failed: the answer has a server name that {error}.") from None
+        return answer.body
+
+    async def _user(self, facts: _Facts, what: str) -> UserID | Refusal:
+        if facts.user_id is None:
+            return Refusal.BAD_TOKEN
+        user = require_own(parse_user(facts.user_id, what), await self.server_name(), what)
+        if facts.account is None:
+            raise CannotTell(f"{what} failed: the homeserver has no such account; look into its log.")
+        if facts.account.deactivated:
+            return Refusal.DEACTIVATED
+        return Refusal.LOCKED if facts.account.locked else user
+
+
+def _standing(room: _Room | None, user: UserID, room_id: RoomID) -> Standing | Refusal:
+    if room is None:
+        return Refusal.ROOM_UNKNOWN
+    if not room.joined:
+        return Refusal.NOT_IN_ROOM
+    if room.creation is None:
+        raise CannotTell("Looking up the standing in the room failed: nothing is told about the room's creation.")
+    content = None if room.power_levels == b"null" else read_content(room.power_levels)
+    levels = PowerLevels.read(content)
+    creation = RoomCreation.read(room.creation.sender, read_content(room.creation.content))
+    return Standing(levels.level_of(user, creation if levels.needs_creation(user, room_id) else None), levels)
