@@ -12,25 +12,35 @@ import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uvs.errors import CannotTell, InvalidRequest, Refusal
 from uvs.homeserver import Homeserver
+from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
+from uvs.homeserver.synapse_module import SynapseModule
 from uvs.limits import ConcurrencyLimit, RateLimit
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.net.http import ByteBudget, HttpClient, open_client, trust
-from uvs.ops import public
+from uvs.net.http import ByteBudget, Call, HttpClient, Outcome, open_client, trust
+from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error
+from uvs.ops.metrics import Metrics
+from uvs.ops.paths import METRICS, READY, VERIFY_USER, VERIFY_USER_IN_ROOM, routes
+from uvs.ops.readiness import Readiness
 from uvs.ops.startup import report_homeserver
 from uvs.settings import OwnHomeserver, Settings
 from uvs.settings.values import Access
 from uvs.verification.api import VerificationApi
 from uvs.verification.decision import FederationPolicy, Own, Verifier
-from uvs.wire import Gate
+from uvs.wire import Callers, Gate, guarded
 
-WAYS_IN: dict[Access, Callable[..., Homeserver]] = {"synapse-admin": SynapseAdmin}
+WAYS_IN: dict[Access, Callable[..., Homeserver]] = {
+    "synapse-admin": SynapseAdmin,
+    "msc4502": Msc4502,
+    "synapse-module": SynapseModule,
+}
 
 
 def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Homeserver:
@@ -57,12 +67,20 @@ def create_app(
     getrandbits: Callable[[int], int] = secrets.randbits,
 ) -> Starlette:
     """The application. `transport`, `clock` (seconds) and `getrandbits` are for tests."""
+    metrics = Metrics()
+
+    def observe(call: Call, outcome: Outcome, seconds: float) -> None:
+        metrics.upstream(call, outcome, seconds)
+        upstream.observe(seconds)
+
     tls, budget = trust(settings.ca_file), ByteBudget()
     clients = []
     homeservers = []
     # A client for each: one that is slow cannot use up the connections of the others.
     for own in settings.own_homeservers:
-        client = open_client(timeout=settings.request_timeout, tls=tls, transport=transport, budget=budget)
+        client = open_client(
+            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
+        )
         clients.append(client)
         homeservers.append(connect_homeserver(own, client))
     verifier = Verifier(
@@ -75,14 +93,22 @@ def create_app(
         federation=_Unwired(),
         policy=FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny),
     )
+    callers = _callers(settings, clock)
     gate = Gate(
-        auth_token=settings.auth_token.get_secret_value() if settings.auth_token else None,
+        callers=callers,
         timeout=settings.request_timeout,
         concurrency=ConcurrencyLimit(settings.max_concurrent_requests, mend="raise UVS_MAX_CONCURRENT_REQUESTS"),
-        rate=RateLimit(settings.rate_limit, clock=clock),
     )
     verification = VerificationApi(verifier, gate, server_name_required=settings.openid_verify_server_name is None)
-    routes = [*public.routes(), *verification.routes()]
+    names = [str(own.server_name or "default") for own in settings.own_homeservers]
+    readiness = Readiness(dict(zip(names, homeservers, strict=True)), clock=clock, observe=metrics.readiness)
+    endpoints = {
+        **public.endpoints(),
+        VERIFY_USER.path: verification.user,
+        VERIFY_USER_IN_ROOM.path: verification.user_in_room,
+        READY.path: readiness.endpoint,
+        METRICS.path: guarded(callers, metrics.endpoint(readiness.states)),
+    }
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -95,12 +121,14 @@ def create_app(
             for report in reports:
                 report.cancel()
             await asyncio.gather(*reports, return_exceptions=True)
+            await readiness.close()
 
     app = Starlette(
-        routes=routes,
+        routes=routes(endpoints, internal_port=settings.internal_port),
         lifespan=lifespan,
         middleware=[
-            Middleware(AccessMiddleware, paths=frozenset(route.path for route in routes), getrandbits=getrandbits)
+            *_forwarded(settings),
+            Middleware(AccessMiddleware, metrics=metrics, getrandbits=getrandbits),
         ],
         exception_handlers={
             InvalidRequest: on_invalid_request,
@@ -110,3 +138,20 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _callers(settings: Settings, clock: Callable[[], float]) -> Callers:
+    token = settings.auth_token.get_secret_value() if settings.auth_token else None
+    mend = (
+        "requests with the right UVS_AUTH_TOKEN are not limited"
+        if token
+        else "set UVS_AUTH_TOKEN, since requests with it are not limited"
+    )
+    return Callers(auth_token=token, rate=RateLimit(settings.rate_limit, clock=clock, mend=mend))
+
+
+def _forwarded(settings: Settings) -> list[Middleware]:
+    """Where a proxy is trusted, the client is who it says: the last address in X-Forwarded-For that is no proxy."""
+    if not settings.trusted_proxies:
+        return []
+    return [Middleware(ProxyHeadersMiddleware, trusted_hosts=[str(network) for network in settings.trusted_proxies])]

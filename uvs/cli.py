@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import sys
+from contextlib import ExitStack
 from importlib.resources import as_file
 from pathlib import Path
 
@@ -94,18 +95,28 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _serve(loaded: Loaded) -> int:
     settings = loaded.settings
-    logs.configure(settings.log_level, settings.log_format)
+    key = settings.log_pseudonym_key and settings.log_pseudonym_key.get_secret_value()
+    logs.configure(
+        settings.log_level, settings.log_format, None if settings.log_identifiers else logs.Pseudonyms(key or None)
+    )
     log = logging.getLogger("uvs")
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    try:
-        listening = listen(settings.listen_address, settings.port)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # Python adds the address
-        log.error("uvs cannot listen on %s port %d: %s", settings.listen_address, settings.port, reason)  # noqa: TRY400
-        return 1
-    log.info("uvs %s listens on %s port %d", __version__, settings.listen_address, settings.port)
-    serve(create_app(settings), listening)
+    places = [(settings.listen_address, settings.port)]
+    if settings.internal_port is not None:
+        places.append((settings.internal_address or settings.listen_address, settings.internal_port))
+    with ExitStack() as listening:
+        sockets = []
+        for address, port in places:
+            try:
+                sockets.append(listening.enter_context(listen(address, port)))
+            except OSError as error:
+                reason = str(error.strerror).partition(" (")[0]  # Python adds the address
+                log.error("uvs cannot listen on %s port %d: %s", address, port, reason)  # noqa: TRY400
+                return 1
+        where = " and ".join(f"{address} port {port}" for address, port in places)
+        log.info("uvs %s listens on %s", __version__, where)
+        serve(create_app(settings), sockets)
     return 0
 
 

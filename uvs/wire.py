@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from uvs.errors import DeadlineExceeded, InvalidRequest
-from uvs.limits import ConcurrencyLimit, RateLimit
+from uvs.limits import ConcurrencyLimit, RateLimit, caller
 
 MAX_BODY = 102_400
 """Bytes of a request body, also after decompression. COMPAT: the limit of the service that clients were written for."""
@@ -34,6 +34,8 @@ _CODECS = {  # COMPAT: what that service decodes; None needs no work
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 
 def log_facts(request: Request) -> dict[str, Any]:
     """What the log line of this request will say besides method, path, status and duration. Never put a secret here."""
@@ -46,19 +48,52 @@ def json_response(content: object, *, status: int = 200, headers: Mapping[str, s
     return Response(msgspec.json.encode(content), status, headers=headers, media_type="application/json; charset=utf-8")
 
 
-class Gate:
-    """The way in to an API: at most so many requests at once and from one address, one deadline for each, the body read
-    once, the caller's own credential checked."""
+class Callers:
+    """Who may ask, and how often: whoever shows the credential as often as they like (one Prosody speaks for thousands
+    of people), everybody else only so often from one address. Without a credential everybody may ask, as a stranger."""
 
-    def __init__(
-        self, *, auth_token: str | None, timeout: float, concurrency: ConcurrencyLimit, rate: RateLimit
-    ) -> None:
-        """`timeout` in seconds; without `auth_token`, anybody who reaches the port may ask."""
+    def __init__(self, *, auth_token: str | None, rate: RateLimit) -> None:
         self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
+        self._rate = rate
+
+    def admit(self, request: Request) -> bool:
+        """Whether this caller may ask. Raises LimitExceeded."""
+        if self._authorization is not None and self._shown(request, self._authorization):
+            return True
+        self._rate.admit(caller(request.client.host if request.client else ""))
+        return self._authorization is None
+
+    @staticmethod
+    def _shown(request: Request, authorization: bytes) -> bool:
+        given = [value for name, value in request.headers.raw if name == b"authorization"]
+        return len(given) == 1 and hmac.compare_digest(given[0], authorization)
+
+
+def forbidden(request: Request) -> Response:
+    """The answer to whoever may not ask. COMPAT: its body is the existing service's."""
+    log_facts(request).update(outcome="rejected", reason="wrong-auth-token")
+    return json_response({}, status=403)
+
+
+def guarded(callers: Callers, answer: Endpoint) -> Endpoint:
+    """`answer`, for callers that may ask: what needs no `Gate`, since it reads no body and asks for little."""
+
+    async def guard(request: Request) -> Response:
+        return await answer(request) if callers.admit(request) else forbidden(request)
+
+    return guard
+
+
+class Gate:
+    """The way in to an API: at most so many requests at once, one deadline for each, the body read once, the caller
+    looked at."""
+
+    def __init__(self, *, callers: Callers, timeout: float, concurrency: ConcurrencyLimit) -> None:
+        """`timeout` in seconds."""
+        self._callers = callers
         self._timeout = timeout
         self._concurrency = concurrency
         self._strangers = ConcurrencyLimit(MAX_STRANGERS, mend="send the right credential")
-        self._rate = rate
 
     async def admit(
         self, request: Request, answer: Callable[[Request, Mapping[str, Any]], Awaitable[Response]]
@@ -67,30 +102,20 @@ class Gate:
 
         The order is the API's: body, credential, and only then fields.
         """
-        self._rate.admit(request.client.host if request.client else "")
-        authorized = self._authorized(request)
-        with (self._concurrency if authorized else self._strangers).place():
+        admitted = self._callers.admit(request)
+        with (self._concurrency if admitted else self._strangers).place():
             reading = True
             try:
                 async with asyncio.timeout(self._timeout):
                     body = await read_json(request)
                     reading = False
-                    if not authorized:
-                        log_facts(request)["outcome"] = "wrong-auth-token"
-                        return json_response({}, status=403)
-                    return await answer(request, body)
+                    return await answer(request, body) if admitted else forbidden(request)
             except TimeoutError:
                 if reading:
                     raise InvalidRequest("Invalid request: the body did not arrive in time.", status=408) from None
                 raise DeadlineExceeded(
                     f"No answer within {self._timeout:g} s; see whether the homeserver is overloaded."
                 ) from None
-
-    def _authorized(self, request: Request) -> bool:
-        if self._authorization is None:
-            return True
-        given = [value for name, value in request.headers.raw if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._authorization)
 
 
 async def read_json(request: Request) -> Mapping[str, Any]:

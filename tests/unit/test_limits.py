@@ -49,12 +49,12 @@ def burst(limit: RateLimit, caller: str = "a") -> int:
 class TestHowOften:
     @pytest.mark.parametrize("per_minute", [1, 2, 7, 60, 600, 10_000])
     def test_as_many_at_once_as_in_a_minute(self, per_minute: int) -> None:
-        assert burst(RateLimit(per_minute, clock=Clock())) == per_minute
+        assert burst(RateLimit(per_minute, clock=Clock(), mend="wait")) == per_minute
 
     @pytest.mark.parametrize(("per_minute", "after", "more"), [(60, 0.9, 0), (60, 1, 1), (60, 10, 10), (6, 9, 0)])
     def test_then_as_many_as_the_time_since_allows(self, per_minute: int, after: float, more: int) -> None:
         clock = Clock()
-        limit = RateLimit(per_minute, clock=clock)
+        limit = RateLimit(per_minute, clock=clock, mend="wait")
         burst(limit)
         clock.now += after
         assert burst(limit) == more
@@ -62,14 +62,14 @@ class TestHowOften:
     @pytest.mark.parametrize("after", [60, 3_600, 1e9, 1e15])
     def test_a_clock_that_jumps_ahead_gives_one_minutes_share_and_no_more(self, after: float) -> None:
         clock = Clock()
-        limit = RateLimit(60, clock=clock)
+        limit = RateLimit(60, clock=clock, mend="wait")
         burst(limit)
         clock.now += after
         assert burst(limit) == 60
 
     def test_who_is_turned_away_loses_nothing_by_having_asked(self) -> None:
         clock = Clock()
-        limit = RateLimit(60, clock=clock)
+        limit = RateLimit(60, clock=clock, mend="wait")
         burst(limit)
         for _ in range(1_000):
             assert not admitted(limit)
@@ -79,7 +79,7 @@ class TestHowOften:
     @given(per_minute=st.integers(1, 600), gaps=st.lists(st.floats(0, 5), max_size=200))
     def test_no_minute_has_more_than_twice_the_share(self, per_minute: int, gaps: list[float]) -> None:
         clock = Clock()
-        limit = RateLimit(per_minute, clock=clock)
+        limit = RateLimit(per_minute, clock=clock, mend="wait")
         times = []
         for gap in gaps:
             clock.now += gap
@@ -92,7 +92,7 @@ class TestHowOften:
         self, per_minute: int, asked: list[float]
     ) -> None:
         clock = Clock()
-        limit = RateLimit(per_minute, clock=clock)
+        limit = RateLimit(per_minute, clock=clock, mend="wait")
         burst(limit)
         for gap in asked:
             clock.now += gap
@@ -105,18 +105,18 @@ class TestHowOften:
         assert admitted(limit)
 
     def test_callers_have_a_share_each(self) -> None:
-        limit = RateLimit(2, clock=Clock())
+        limit = RateLimit(2, clock=Clock(), mend="wait")
         assert [burst(limit, caller) for caller in ("a", "b", "c")] == [2, 2, 2]
 
     def test_without_a_limit_nobody_is_turned_away_or_remembered(self) -> None:
-        limit = RateLimit(0, clock=Clock())
+        limit = RateLimit(0, clock=Clock(), mend="wait")
         for number in range(10_000):
             limit.admit(str(number))
             limit.admit("a")
         assert not limit._due
 
     def test_no_more_callers_are_remembered_than_memory_allows_and_those_seen_last_are(self) -> None:
-        limit = RateLimit(1, clock=Clock())
+        limit = RateLimit(1, clock=Clock(), mend="wait")
         limit.admit("first")
         for number in range(MAX_CALLERS * 2):
             limit.admit(str(number))

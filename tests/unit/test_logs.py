@@ -36,7 +36,7 @@ def log_to_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Fo
     def log(level: str, form: Format) -> io.StringIO:
         stderr = io.StringIO()
         monkeypatch.setattr(sys, "stderr", stderr)
-        configure(level, form)
+        configure(level, form, None)
         return stderr
 
     yield log
@@ -70,20 +70,20 @@ class TestTheConsole:
         ],
     )
     def test_a_line_is_time_level_message_and_facts(self, facts: dict[str, object], shown: str) -> None:
-        line = ConsoleFormatter().format(record("hello %s", "you", facts=facts))
+        line = ConsoleFormatter(None).format(record("hello %s", "you", facts=facts))
         assert re.fullmatch(TIME + r" WARNING hello you" + re.escape(shown), line)
 
     @given(message=ANY_TEXT, fact=ANY_TEXT)
     @example(message="a\nb\r\x85\u2028", fact="\x1b[2J\x00\x7f\u2029\ud800")
     def test_an_event_is_one_line_without_control_characters(self, message: str, fact: str) -> None:
-        line = ConsoleFormatter().format(record("%s", message, facts={"fact": fact}))
+        line = ConsoleFormatter(None).format(record("%s", message, facts={"fact": fact}))
         assert line.isprintable()
 
 
 class TestJson:
     @given(message=ANY_TEXT, facts=st.dictionaries(st.sampled_from(["user", "room", "ms"]), ANY_TEXT | st.integers()))
     def test_an_event_is_one_object_on_one_line(self, message: str, facts: dict[str, object]) -> None:
-        line = JsonFormatter().format(record("%s", message, facts=facts))
+        line = JsonFormatter(None).format(record("%s", message, facts=facts))
         assert line.isascii()
         assert line.isprintable()
         event = json.loads(line)
@@ -91,7 +91,7 @@ class TestJson:
         assert event == {"level": "warning", "logger": "uvs.test", "message": message, **facts}
 
     def test_what_has_no_value_is_left_out(self) -> None:
-        assert json.loads(JsonFormatter().format(record("hello", facts={"user": None}))).keys() == {
+        assert json.loads(JsonFormatter(None).format(record("hello", facts={"user": None}))).keys() == {
             "time",
             "level",
             "logger",
@@ -109,7 +109,7 @@ class TestJson:
         async with running(options, transport=homeserver.transport()) as client:
             body = {"token": homeserver.openid_token(admin), "room_id": room, "matrix_server_name": "matrix.example"}
             await client.post("/verify/user_in_room", json=body)
-        (event,) = (json.loads(JsonFormatter().format(r)) for r in caplog.records if r.name == "uvs.access")
+        (event,) = (json.loads(JsonFormatter(None).format(r)) for r in caplog.records if r.name == "uvs.access")
         assert (event["level"], event["logger"]) == ("info", "uvs.access")
         assert event["message"] == "POST /verify/user_in_room 200"
         assert (event["user"], event["room"], event["power_level"]) == (admin.user_id, room, 100)
@@ -152,7 +152,7 @@ def noted() -> None:
     raise error
 
 
-@pytest.mark.parametrize("form", [ConsoleFormatter(), JsonFormatter()])
+@pytest.mark.parametrize("form", [ConsoleFormatter(None), JsonFormatter(None)])
 @pytest.mark.parametrize("fail", [not_text, not_bytes, no_key, no_number, chained, grouped, endless, noted])
 def test_an_exception_is_logged_by_type_and_place_without_its_text(
     fail: Callable[[], None], form: logging.Formatter
@@ -166,7 +166,7 @@ def test_an_exception_is_logged_by_type_and_place_without_its_text(
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("form", [ConsoleFormatter(), JsonFormatter()])
+@pytest.mark.parametrize("form", [ConsoleFormatter(None), JsonFormatter(None)])
 async def test_what_nobody_caught_is_logged_without_its_text(
     form: logging.Formatter, caplog: pytest.LogCaptureFixture
 ) -> None:

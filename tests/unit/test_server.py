@@ -182,6 +182,7 @@ def test_a_port_that_is_taken_is_said_in_one_line_and_ends_the_process(tmp_path:
             "UVS_HOMESERVER_URL": "http://127.0.0.1:1",
             "UVS_ACCESS_TOKEN": "x",
             "UVS_PORT": str(port),
+            "UVS_FEDERATION": "off",
         }
         uvs = Process([sys.executable, "-m", "uvs"], tmp_path / "log", env=env)
         wait_until(lambda: not uvs.running)

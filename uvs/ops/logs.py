@@ -2,18 +2,27 @@
 
 Secrets stay out by construction: nothing that holds one is ever given to a logger. An exception's text may quote what
 it failed on, so only its type and place are logged. (`uvs.net.http` silences the engine, which would log whole URLs.)
+
+Who was in which room is personal data. Identifiers are told by their type, here and nowhere else: whoever logs gives a
+`UserID`, and the line has its pseudonym unless the operator wants identifiers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
+import secrets
 import sys
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
+
+import base32_crockford
+
+from uvs.matrix.identifiers import RoomAlias, RoomID, UserID
 
 Format = Literal["console", "json"]
 
@@ -29,10 +38,32 @@ LEVELS = {
 }
 
 
-def configure(level: str, form: Format) -> None:
-    """Send every log record to standard error, in one form."""
+_PSEUDONYM_SYMBOLS = 12
+"""Of base32, so 60 bits: no two people of one homeserver will share a pseudonym."""
+
+
+class Pseudonyms:
+    """Stand-ins for identifiers of people and rooms: `@3XK7T2M9NQ5R`, the same for the same, with no way back without
+    the key. (No server name follows, so that none is taken for an identifier.)"""
+
+    def __init__(self, key: str | None = None) -> None:
+        """Without `key`, they change with each start."""
+        secret = secrets.token_bytes(32) if key is None else key.encode()
+        self._key = hashlib.blake2b(secret).digest()  # of the one length that a key may have
+
+    def __call__(self, value: object) -> object:
+        """`value` as it may stand in the log."""
+        if not isinstance(value, UserID | RoomID | RoomAlias):
+            return value
+        digest = hashlib.blake2b(value.value.encode(), key=self._key, digest_size=8).digest()
+        code: str = base32_crockford.encode(int.from_bytes(digest) >> (64 - 5 * _PSEUDONYM_SYMBOLS))
+        return value.value[0] + code.zfill(_PSEUDONYM_SYMBOLS)
+
+
+def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
+    """Send every log record to standard error, in one form. Without `pseudonyms`, identifiers are logged."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
+    handler.setFormatter(JsonFormatter(pseudonyms) if form == "json" else ConsoleFormatter(pseudonyms))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
@@ -46,6 +77,10 @@ def on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 
 
 class _Formatter(logging.Formatter):
+    def __init__(self, pseudonyms: Pseudonyms | None) -> None:
+        super().__init__()
+        self._shown = pseudonyms or (lambda value: value)
+
     def formatException(  # noqa: N802 - the name is logging's
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
     ) -> str:
@@ -55,7 +90,8 @@ class _Formatter(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """The facts that were logged with the message, those without a value left out."""
-        facts = {key: value for key, value in getattr(record, "facts", {}).items() if value is not None}
+        given = getattr(record, "facts", {})
+        facts = {key: self._shown(value) for key, value in given.items() if value is not None}
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
         return facts

@@ -98,8 +98,8 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
-def serve(app: Starlette, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; then let requests in flight finish."""
+def serve(app: Starlette, listening: list[socket.socket]) -> None:
+    """Serve, on all of them, until SIGTERM or SIGINT; then let requests in flight finish."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -113,4 +113,4 @@ def serve(app: Starlette, listening: socket.socket) -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     with suppress(KeyboardInterrupt):  # raised by uvicorn once all is done
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=listening)

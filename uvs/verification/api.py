@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from uvs.errors import InvalidRequest
 from uvs.matrix.identifiers import InvalidIdentifier, RoomAlias, RoomID, ServerName
@@ -25,17 +24,12 @@ class VerificationApi:
         self._gate = gate
         self._server_name = ("matrix_server_name",) if server_name_required else ()
 
-    def routes(self) -> list[Route]:
-        """The API's routes."""
-        return [
-            Route("/verify/user", self._user, methods=["POST"]),
-            Route("/verify/user_in_room", self._user_in_room, methods=["POST"]),
-        ]
-
-    async def _user(self, request: Request) -> Response:
+    async def user(self, request: Request) -> Response:
+        """`POST /verify/user`"""
         return await self._gate.admit(request, self._answer_user)
 
-    async def _user_in_room(self, request: Request) -> Response:
+    async def user_in_room(self, request: Request) -> Response:
+        """`POST /verify/user_in_room`"""
         return await self._gate.admit(request, self._answer_user_in_room)
 
     async def _answer_user(self, request: Request, body: Mapping[str, Any]) -> Response:
@@ -44,9 +38,9 @@ class VerificationApi:
         log_facts(request).update(server=server_name)
         verdict = await self._verifier.user(token, server_name)
         if isinstance(verdict, Refused):
-            log_facts(request).update(outcome=verdict.reason)
+            log_facts(request).update(outcome="no", reason=verdict.reason)
             return json_response({"results": {"user": False}, "user_id": None})
-        log_facts(request).update(outcome="user", user=verdict)
+        log_facts(request).update(outcome="yes", user=verdict)
         return json_response({"results": {"user": True}, "user_id": verdict.value})
 
     async def _answer_user_in_room(self, request: Request, body: Mapping[str, Any]) -> Response:
@@ -54,21 +48,21 @@ class VerificationApi:
         token, server_name, room = _token(body), _server_name(body), _room(body)
         log_facts(request).update(server=server_name, room=room)
         verdict = await self._verifier.user_in_room(token, server_name, room)
-        user = verdict.user.value if verdict.user else None
+        user = verdict.user
         membership: bool | None
         if isinstance(verdict, Refused):
             membership = None if user is None else False
             levels = None
-            log_facts(request).update(outcome=verdict.reason, user=user)
+            log_facts(request).update(outcome="no", reason=verdict.reason, user=user)
         else:
             membership = True
             standing = verdict.standing
             levels = (
                 None if standing.power_levels is None else {"room": standing.power_levels.room, "user": standing.level}
             )
-            log_facts(request).update(outcome="member", user=user, power_level=standing.level)
+            log_facts(request).update(outcome="yes", user=user, power_level=standing.level)
         results = {"user": user is not None, "room_membership": membership}
-        return json_response({"results": results, "user_id": user, "power_levels": levels})
+        return json_response({"results": results, "user_id": user.value if user else None, "power_levels": levels})
 
 
 def _require(body: Mapping[str, Any], *names: str) -> None:
