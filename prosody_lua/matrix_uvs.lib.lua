@@ -113,6 +113,7 @@ end
 
 local NULL = {};
 local array_mt = {};
+local nulls = setmetatable({}, { __mode = "k" }); -- which members of an object are null
 local escapes = {
 	['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t";
 };
@@ -183,7 +184,11 @@ local function read_pair(text, at, depth, into)
 	if not at or text:sub(at, at) ~= ":" then return nil; end
 	value, at = read_value(text, skip(text, at + 1), depth);
 	if value == nil then return nil; end
-	if value == NULL then value = nil; end -- a member that is null and one that is absent say the same
+	if value == NULL or nulls[into] then
+		nulls[into] = nulls[into] or {};
+		nulls[into][key] = value == NULL or nil;
+	end
+	if value == NULL then value = nil; end -- nearly everywhere, a member that is null and one that is absent say the same
 	into[key] = value;
 	return at;
 end
@@ -322,7 +327,7 @@ end
 
 -- What the service answered: { user_id, level, moderator_level }, or nil, which text the person is to read, and the
 -- reason for the log. Only the one shape is a yes, and only a clear no is told the person as one: everything else means
--- that it cannot be told.
+-- that it cannot be told. Both levels are nil where the service says that it cannot know them.
 function uvs.read_verdict(status, body)
 	local answer = uvs.read_object(body) or {};
 	if status == 400 then return nil, "unverified", "request-refused"; end
@@ -336,8 +341,11 @@ function uvs.read_verdict(status, body)
 	if results.user == true and results.room_membership == false then
 		return nil, "not-member", "not-in-room: "..uvs.loggable(answer.user_id);
 	end
-	if results.user ~= true or results.room_membership ~= true or not is_user_id(answer.user_id)
-	or not is_object(levels) or not is_level(levels.user) or not is_object(levels.room) then
+	if results.user ~= true or results.room_membership ~= true or not is_user_id(answer.user_id) then
+		return nil, "unavailable", "unreadable-answer";
+	end
+	if nulls[answer] and nulls[answer].power_levels then return { user_id = answer.user_id }; end
+	if not is_object(levels) or not is_level(levels.user) or not is_object(levels.room) then
 		return nil, "unavailable", "unreadable-answer";
 	end
 	local moderator_level = levels.room.state_default;
@@ -346,8 +354,9 @@ function uvs.read_verdict(status, body)
 	return { user_id = answer.user_id, level = levels.user, moderator_level = moderator_level };
 end
 
--- Whether that level is a moderator's, by the option uvs_sync_power_levels.
+-- Whether that level is a moderator's, by the option uvs_sync_power_levels. One that nobody knows never is.
 function uvs.is_moderator(verdict, sync)
+	if not verdict.level then return false; end
 	if sync == true then return verdict.level >= verdict.moderator_level; end
 	return type(sync) == "number" and verdict.level >= sync;
 end

@@ -258,6 +258,16 @@ local function find_own(query, session)
 	return hibernating and hibernating.matrix_uvs.token == sha256(claims.token) and hibernating or nil;
 end
 
+local warned_of_levels = false;
+
+-- Once, since it is so for everybody then.
+local function warn_of_levels()
+	if warned_of_levels or settings.sync_power_levels == false then return; end
+	warned_of_levels = true;
+	module:log("warn", "uvs_sync_power_levels is set, but the service cannot know the power levels in every room; "..
+		"where it cannot, nobody is made owner");
+end
+
 -- Returns a proof, or nil, the refusal and the reason for the log.
 local function verify(query, reason)
 	if reason then return nil, "unavailable", reason; end
@@ -269,6 +279,7 @@ local function verify(query, reason)
 	if status == 403 then module:log("error", "The service does not accept uvs_auth_token"); end
 	local verdict, refusal, why = uvs.read_verdict(status, answer);
 	if not verdict then return nil, refusal, why, claims; end
+	if not verdict.level then warn_of_levels(); end
 	return {
 		node = node;
 		room_id = claims.room_id;

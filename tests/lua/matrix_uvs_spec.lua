@@ -258,6 +258,25 @@ describe("A verdict", function ()
 		assert.are.equal(50, uvs.read_verdict(200, yes_with({ power_levels = '{"room":{},"user":0}' })).moderator_level);
 	end);
 
+	it("is a yes without levels where the service says that it cannot know them", function ()
+		assert.are.same({ user_id = "@alice:example" }, (uvs.read_verdict(200, yes_with({ power_levels = "null" }))));
+	end);
+
+	it("counts the last of two members, whichever of them is null", function ()
+		local levels = '{"room":{},"user":50}';
+		local both = ('%s,"power_levels":%s');
+		assert.are.same({ user_id = "@alice:example" },
+			(uvs.read_verdict(200, yes_with({ power_levels = both:format(levels, "null") }))));
+		assert.are.equal(50, uvs.read_verdict(200, yes_with({ power_levels = both:format("null", levels) })).level);
+	end);
+
+	it("is no yes because of levels that are null", function ()
+		for _, parts in ipairs { { user = "1" }, { room_membership = "null" }, { user_id = "null" } } do
+			parts.power_levels = "null";
+			assert.is_nil((uvs.read_verdict(200, yes_with(parts))));
+		end
+	end);
+
 	it("is a no with its kind", function ()
 		local none, text = uvs.read_verdict(200, '{"results":{"user":false,"room_membership":null},"user_id":null}');
 		assert.is_nil(none);
@@ -287,7 +306,9 @@ describe("A verdict", function ()
 		["an id without :"] = { 200, yes_with({ user_id = '"@a"' }) },
 		["an id with a space"] = { 200, yes_with({ user_id = '"@a b:c"' }) },
 		["a long id"] = { 200, yes_with({ user_id = '"@' .. ("a"):rep(254) .. ':b"' }) },
-		["no levels"] = { 200, yes_with({ power_levels = "null" }) },
+		["no levels"] = { 200, (yes_with({}):gsub(',"power_levels":.*', "}")) },
+		["false for levels"] = { 200, yes_with({ power_levels = "false" }) },
+		["text for levels"] = { 200, yes_with({ power_levels = '"null"' }) },
 		["a list of levels"] = { 200, yes_with({ power_levels = "[]" }) },
 		["no level"] = { 200, yes_with({ power_levels = '{"room":{}}' }) },
 		["no room"] = { 200, yes_with({ power_levels = '{"user":0}' }) },
@@ -321,6 +342,14 @@ describe("A moderator", function ()
 			tostring(sync)), function ()
 			verdict.level = level;
 			assert.are.equal(expected, uvs.is_moderator(verdict, sync));
+		end);
+	end
+end);
+
+describe("Somebody whose level cannot be known", function ()
+	for _, sync in ipairs { true, false, 50, 0, -1 } do
+		it("is no moderator when uvs_sync_power_levels is "..tostring(sync), function ()
+			assert.is_false(uvs.is_moderator({ user_id = "@a:b" }, sync));
 		end);
 	end
 end);
