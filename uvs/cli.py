@@ -10,6 +10,7 @@ import logging
 import shutil
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.resources import as_file
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from uvs.matrix.power_levels import CREATOR_LEVEL
 from uvs.net.http import open_client, trust
 from uvs.ops import logs
 from uvs.ops.server import listen, serve
+from uvs.registration import DEFAULT_NAME, Registration
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, load
 
@@ -53,12 +55,29 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--user", type=_user, metavar="@USER:SERVER", help="whose standing to look up")
     check.add_argument("--room", type=_room, metavar="!ROOM:SERVER", help="in which room (an id, not an alias)")
     check.add_argument("--json", action="store_true", help="machine-readable")
-    export = commands.add_parser(
-        "export-prosody",
-        help="copy the Prosody modules into a folder",
-        description="Copy the Lua modules into DIR, for Prosody's plugin_paths. Files that differ are replaced.",
+    for name, export in _EXPORTS.items():
+        exporting = commands.add_parser(
+            name,
+            help=f"copy {export.what} into a folder",
+            description=f"Copy {export.what} into DIR, for {export.where}. Files that differ are replaced.",
+        )
+        exporting.add_argument("dir", type=Path, metavar="DIR")
+    registration = commands.add_parser(
+        "registration",
+        help="write the registration of an application service",
+        description="Write into DIR what UVS_HOMESERVER_ACCESS=msc4502 needs: uvs-registration.yaml for Synapse, and "
+        "uvs-access-token for UVS_ACCESS_TOKEN_FILE, both with new tokens and for nobody but their owner to read.",
     )
-    export.add_argument("dir", type=Path, metavar="DIR")
+    registration.add_argument("dir", type=Path, metavar="DIR")
+    registration.add_argument(
+        "--name",
+        type=_registration,
+        default=DEFAULT_NAME,
+        metavar="NAME",
+        help="the application service's id and the local part of its user, which must be nobody's yet "
+        "(default: %(default)s)",
+    )
+    registration.add_argument("--replace", action="store_true", help="replace the files where they are there already")
     commands.add_parser("health", help="exit with 0 if the service on this machine answers, for health checks")
     return parser
 
@@ -77,10 +96,19 @@ def _room(raw: str) -> RoomID:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _registration(raw: str) -> Registration:
+    try:
+        return Registration(raw)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        if arguments.command == "export-prosody":
-            return _export_prosody(arguments.dir)
+        if arguments.command in _EXPORTS:
+            return _export(_EXPORTS[arguments.command], arguments.dir)
+        if arguments.command == "registration":
+            return _write_registration(arguments.name, arguments.dir, replace=arguments.replace)
         if arguments.command == "check":
             return _check(load(), arguments.user, arguments.room, as_json=arguments.json)
         if arguments.command == "health":
@@ -120,17 +148,68 @@ def _serve(loaded: Loaded) -> int:
     return 0
 
 
-def _export_prosody(directory: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """Files that travel with the package, and what is done with them."""
+
+    what: str
+    folder: str
+    pattern: str
+    where: str
+    then: str
+
+
+_EXPORTS = {
+    "export-prosody": _Export(
+        "the Lua modules",
+        "prosody_lua",
+        "*.lua",
+        "Prosody's plugin_paths",
+        'Now add "{}" to plugin_paths in the Prosody configuration.',
+    ),
+    "export-synapse-module": _Export(
+        "the module",
+        "synapse_module",
+        "*.py",
+        "Synapse's Python path",
+        'Now start Synapse with PYTHONPATH="{}", and name uvs_synapse_module.UvsModule in its configuration as in '
+        "docs/homeserver-access.md.",
+    ),
+}
+
+
+def _export(export: _Export, directory: Path) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with as_file(shipped("prosody_lua")) as source:
-            for file in sorted(source.glob("*.lua")):
+        with as_file(shipped(export.folder)) as source:
+            for file in sorted(source.glob(export.pattern)):
                 shutil.copyfile(file, directory / file.name)
                 print(directory / file.name)
     except OSError as error:
-        print(f"uvs: the modules cannot be copied to {directory}: {error.strerror}", file=sys.stderr)
+        print(f"uvs: {export.what} cannot be copied to {directory}: {error.strerror}", file=sys.stderr)
         return 1
-    print(f'Now add "{directory.resolve()}" to plugin_paths in the Prosody configuration.')
+    print(export.then.format(directory.resolve()))
+    return 0
+
+
+def _write_registration(registration: Registration, directory: Path, *, replace: bool) -> int:
+    try:
+        file, token = registration.write(directory, replace=replace)
+    except FileExistsError as error:
+        print(f"uvs: {error}; with --replace, both files are written anew, with new tokens", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"uvs: the registration cannot be written to {directory}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"""{file}
+{token}
+Now
+  1. see that nobody is called @{registration.name} on the homeserver: the token would have their rights;
+  2. let Synapse's user, and nobody else, read {file.name}, and add to homeserver.yaml:
+         app_service_config_files: ["{file.resolve()}"]
+         experimental_features: {{msc4502_enabled: true}}
+  3. restart Synapse;
+  4. give uvs UVS_HOMESERVER_ACCESS=msc4502 and UVS_ACCESS_TOKEN_FILE={token.resolve()}, and ask `uvs check`.""")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The files that travel with the package: Prosody's Lua modules and the well-known file."""
+"""The files that travel with the package: Prosody's Lua modules, the module for Synapse, and the well-known file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from pathlib import Path
 
 
 def shipped(name: str) -> Traversable:
-    """The folder `prosody_lua` or `wellknown`: inside the installed package, or beside it in a checkout."""
+    """The folder of that name: inside the installed package, or beside it in a checkout."""
     installed = files("uvs") / "shipped" / name
     return installed if installed.is_dir() else Path(__file__).parent.parent / name
