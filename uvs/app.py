@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from uvs.homeserver.synapse_module import SynapseModule
 from uvs.limits import ConcurrencyLimit, RateLimit
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.net.http import ByteBudget, Call, HttpClient, Outcome, open_client, trust
+from uvs.net.http import ByteBudget, Call, HttpClient, Observe, Outcome, observe_nothing, open_client, trust
 from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error
@@ -59,6 +60,45 @@ class _Unwired:
         raise CannotTell("Other homeservers are not asked yet.")
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The ways to all homeservers, and the decision that rests on them. The clients are still to be entered."""
+
+    clients: list[HttpClient]
+    homeservers: list[Homeserver]
+    """As in `Settings.own_homeservers`."""
+    verifier: Verifier
+    policy: FederationPolicy
+
+
+def connect(
+    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None, observe: Observe = observe_nothing
+) -> Ways:
+    """What asks the homeservers; nothing is asked yet. `transport` is for tests."""
+    tls, budget = trust(settings.ca_file), ByteBudget()
+    clients = []
+    homeservers = []
+    # A client for each: one that is slow cannot use up the connections of the others.
+    for own in settings.own_homeservers:
+        client = open_client(
+            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
+        )
+        clients.append(client)
+        homeservers.append(connect_homeserver(own, client))
+    policy = FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny)
+    verifier = Verifier(
+        homeservers[0],
+        others={
+            own.server_name: Own(homeserver, own.authoritative_for)
+            for own, homeserver in zip(settings.own_homeservers[1:], homeservers[1:], strict=True)
+            if own.server_name is not None
+        },
+        federation=_Unwired(),
+        policy=policy,
+    )
+    return Ways(clients, homeservers, verifier, policy)
+
+
 def create_app(
     settings: Settings,
     *,
@@ -73,35 +113,16 @@ def create_app(
         metrics.upstream(call, outcome, seconds)
         upstream.observe(seconds)
 
-    tls, budget = trust(settings.ca_file), ByteBudget()
-    clients = []
-    homeservers = []
-    # A client for each: one that is slow cannot use up the connections of the others.
-    for own in settings.own_homeservers:
-        client = open_client(
-            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
-        )
-        clients.append(client)
-        homeservers.append(connect_homeserver(own, client))
-    verifier = Verifier(
-        homeservers[0],
-        others={
-            own.server_name: Own(homeserver, own.authoritative_for)
-            for own, homeserver in zip(settings.own_homeservers[1:], homeservers[1:], strict=True)
-            if own.server_name is not None
-        },
-        federation=_Unwired(),
-        policy=FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny),
-    )
+    ways = connect(settings, transport=transport, observe=observe)
     callers = _callers(settings, clock)
     gate = Gate(
         callers=callers,
         timeout=settings.request_timeout,
         concurrency=ConcurrencyLimit(settings.max_concurrent_requests, mend="raise UVS_MAX_CONCURRENT_REQUESTS"),
     )
-    verification = VerificationApi(verifier, gate, server_name_required=settings.openid_verify_server_name is None)
+    verification = VerificationApi(ways.verifier, gate, server_name_required=settings.openid_verify_server_name is None)
     names = [str(own.server_name or "default") for own in settings.own_homeservers]
-    readiness = Readiness(dict(zip(names, homeservers, strict=True)), clock=clock, observe=metrics.readiness)
+    readiness = Readiness(dict(zip(names, ways.homeservers, strict=True)), clock=clock, observe=metrics.readiness)
     endpoints = {
         **public.endpoints(),
         VERIFY_USER.path: verification.user,
@@ -114,9 +135,9 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
         async with AsyncExitStack() as opened:
-            for client in clients:
+            for client in ways.clients:
                 await opened.enter_async_context(client)
-            reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in homeservers]
+            reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in ways.homeservers]
             yield
             for report in reports:
                 report.cancel()

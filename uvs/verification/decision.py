@@ -103,6 +103,10 @@ class Verifier:
         user, standing = outcome
         return Refused(standing, user) if isinstance(standing, Refusal) else Member(user, standing)
 
+    async def standing(self, user: UserID, room: RoomID) -> Standing | Refusal:
+        """What `user` may do in `room`, whoever asks: for `uvs check`, which has no token of theirs."""
+        return await self._standing(user, room, await self._voucher(user.server_name))
+
     async def _voucher(self, server_name: ServerName | None) -> Own | ServerName:
         """Who says whose token it is: one of the operator's own homeservers, or the name of somebody else's."""
         if server_name is None or server_name == await self._default.homeserver.server_name():
