@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +29,18 @@ a prepared one is not worth the while."""
 
 _SECRET = "of-this-test-run-only"
 _PASSWORD = "correct horse battery staple"
+
+
+class Version(StrEnum):
+    """The versions that the service is tested with; the values are where `make parts` puts them."""
+
+    NEWEST = "synapse"
+    OLDEST = "synapse-oldest"
+
+    @property
+    def room_versions(self) -> tuple[str, ...]:
+        """Those tried in tests; version 12 came with Synapse 1.135."""
+        return ("1", "6", "9", "10", "11") if self is Version.OLDEST else ("1", "6", "9", "10", "11", "12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class Synapse(Stoppable):
         server_name: str = "matrix.example",
         options: Mapping[str, Any] | None = None,
         python_path: Sequence[Path] = (),
+        version: Version = Version.NEWEST,
     ) -> None:
         """`options` go over the configuration, lists at the end of the one that is there; `python_path` is where
         its modules are found."""
@@ -66,6 +80,7 @@ class Synapse(Stoppable):
         self._database = directory / "homeserver.db"
         self._http = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
         self._directory = directory
+        self._python = python_of(version)
         self._python_path = os.pathsep.join(str(each) for each in python_path)
         _write_config(directory, server_name, self.port, self._database, options or {})
         self.start()
@@ -74,7 +89,7 @@ class Synapse(Stoppable):
         """Also after `process.stop()`: its database and its keys are still there."""
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = Process(
-            [_python(), "-m", "synapse.app.homeserver", "--config-path", self._directory / "homeserver.yaml"],
+            [self._python, "-m", "synapse.app.homeserver", "--config-path", self._directory / "homeserver.yaml"],
             self._directory / "synapse.log",
             env=env | ({"PYTHONPATH": self._python_path} if self._python_path else {}),
         )
@@ -109,6 +124,10 @@ class Synapse(Stoppable):
         identifier = {"type": "m.id.user", "user": user.user_id}
         auth = {"type": "m.login.password", "identifier": identifier, "password": _PASSWORD}
         self._request("POST", "/_matrix/client/v3/account/deactivate", user, {"auth": auth})
+
+    def lock(self, admin: User, user: User) -> None:
+        path = f"/_synapse/admin/v2/users/{quote(user.user_id, safe='')}"
+        self._request("PUT", path, admin, {"locked": True})
 
     def openid_token(self, user: User) -> str:
         path = f"/_matrix/client/v3/user/{quote(user.user_id, safe='')}/openid/request_token"
@@ -185,6 +204,10 @@ class Synapse(Stoppable):
     ) -> None:
         self._request("PUT", _state(room_id, kind, state_key), sender, content)
 
+    def joined_rooms(self, user: User) -> list[str]:
+        room_ids: list[str] = self._request("GET", "/_matrix/client/v3/joined_rooms", user)["joined_rooms"]
+        return room_ids
+
     def wait_until_gone(self, reader: User, room_id: str, user: User) -> None:
         """Synapse leaves the rooms of a deactivated account when it finds the time."""
         deadline = time.monotonic() + 10
@@ -233,8 +256,10 @@ def _state(room_id: str, kind: str, state_key: str) -> str:
     return f"{_room(room_id)}/state/{quote(kind, safe='')}/{quote(state_key, safe='')}"
 
 
-def _python() -> Path:
-    python = Path(os.environ.get("UVS_TEST_SYNAPSE_PYTHON") or PARTS / "synapse" / "bin" / "python")
+def python_of(version: Version) -> Path:
+    """The interpreter of the environment that this Synapse is installed in."""
+    other = os.environ.get("UVS_TEST_SYNAPSE_PYTHON") if version is Version.NEWEST else None
+    python = Path(other or PARTS / version / "bin" / "python")
     if not python.exists():
         raise PartMissingError(python)
     return python
