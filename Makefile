@@ -36,11 +36,13 @@ packaging: parts ## Wheel, locks, README, unit files, nginx and Caddy lines
 e2e: parts ## People, calls and attacks on a real Synapse and both Prosody versions
 	@$(PYTEST) tests/e2e
 
-lint: venv prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
+lint: venv synapse prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
 	@failed=0; check() { echo "$$*"; "$$@" || failed=1; }; \
 	check $(RUN)ruff check -q .; \
 	check $(RUN)ruff format -q --check .; \
 	check $(RUN)mypy; \
+	check $(RUN)mypy --python-executable $(PARTS)/synapse/bin/python --cache-dir .mypy_cache/synapse synapse_module; \
+	check $(RUN)mypy --python-executable $(PARTS)/synapse-oldest/bin/python --cache-dir .mypy_cache/oldest synapse_module; \
 	check $(RUN)lint-imports --no-cache --no-logo; \
 	check luacheck -q prosody_lua tests/lua tests/parts/prosody_plugins; \
 	check $(PARTS)/tools/usr/bin/shellcheck --severity=warning .ci/run requirements/*.sh tests/*.sh tests/*/*.sh; \
@@ -64,7 +66,8 @@ lock: ## Write requirements/*.lock anew (UPGRADE=1: with the newest versions)
 	compile ../pyproject.toml -o service.lock; \
 	compile ../pyproject.toml --extra dev -c service.lock -o dev.lock; \
 	compile build.in -c dev.lock -o build.lock; \
-	compile synapse.in -o synapse.lock
+	compile synapse.in -o synapse.lock; \
+	compile synapse-oldest.in -o synapse-oldest.lock
 
 # --- what the targets above need; each does nothing where nothing changed ---
 
@@ -77,6 +80,7 @@ venv:
 
 synapse:
 	@requirements/venv.sh $(PARTS)/synapse $(PYTHON) requirements/synapse.lock
+	@requirements/venv.sh $(PARTS)/synapse-oldest $(PYTHON) requirements/synapse-oldest.lock
 
 prosody:
 	@tests/parts/install_prosody.sh $(PARTS)

@@ -14,7 +14,7 @@ from packaging.version import Version
 from tests.parts import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-LOCKS = ("service", "dev", "build", "synapse")
+LOCKS = ("service", "dev", "build", "synapse", "synapse-oldest")
 PIN = re.compile(
     r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[a-z0-9.+!]+)"
     r"( ; [\w '\"=!<>.()]+)?"  # a marker
@@ -41,6 +41,7 @@ def wanted(lock: str) -> list[Requirement]:
         "dev": project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"],
         "build": project["build-system"]["requires"] + source("build.in"),
         "synapse": source("synapse.in"),
+        "synapse-oldest": source("synapse-oldest.in"),
     }
     return [Requirement(line) for line in written[lock]]
 
