@@ -15,6 +15,7 @@ RUN python3 -m venv /build \
       -r requirements/service.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY prosody_lua prosody_lua
+COPY synapse_module synapse_module
 COPY wellknown wellknown
 COPY uvs uvs
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
