@@ -159,6 +159,8 @@ class SynapseAdmin:
 
     async def _power_levels(self, room_id: RoomID) -> PowerLevels:
         event = await self._state_event(room_id, "m.room.power_levels")
+        if event is None:
+            await self._creation(room_id)  # a room without levels, or no room of this homeserver's at all?
         return PowerLevels.read(None if event is None else read_content(event.content))
 
     async def _find_no_room(self) -> None:
@@ -168,7 +170,7 @@ class SynapseAdmin:
     async def _creation(self, room_id: RoomID) -> RoomCreation:
         event = await self._state_event(room_id, "m.room.create")
         if event is None:
-            raise CannotTell("The room has no m.room.create event; look into the homeserver's log.")
+            raise _RoomUnknown("The room has no m.room.create event; look into the homeserver's log.")
         return RoomCreation.read(event.sender, read_content(event.content))
 
     async def _state_event(self, room_id: RoomID, event_type: str) -> _Event | None:
@@ -192,7 +194,8 @@ class SynapseAdmin:
 
 
 class _RoomUnknown(CannotTell):
-    """The homeserver does not know the room."""
+    """The homeserver does not know the room. Of one that its users were only invited to, or have all left, it keeps
+    the name and no state."""
 
 
 async def _nothing() -> None:
