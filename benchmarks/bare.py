@@ -37,4 +37,4 @@ async def _health(_: Request) -> Response:
 
 if __name__ == "__main__":
     app = Starlette(routes=[Route("/health", _health), Route("/verify/user_in_room", _verify, methods=["POST"])])
-    serve(app, listen("127.0.0.1", int(sys.argv[1])))
+    serve(app, [listen("127.0.0.1", int(sys.argv[1]))])

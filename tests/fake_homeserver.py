@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from tests.parts import issued
 from tests.parts.synapse import User
 
 USERINFO = "userinfo"
+IS_JOINED = "is_joined"
+MODULE = "module"
 WHOAMI = "whoami"
 JOINED_ROOMS = "joined_rooms"
 ACCOUNT = "account"
@@ -30,14 +34,15 @@ Fault = Callable[[], Awaitable[Response]]
 
 @dataclass
 class Room:
-    """One room: its state, and who is what in it."""
+    """One room: its state, and who is what in it. Whoever has left is shown what was there when they did."""
 
     state: list[dict[str, Any]]
     members: dict[str, str] = field(default_factory=dict)
+    at_leaving: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class FakeHomeserver:
-    """The four endpoints that the service asks, and the methods with which tests fill them."""
+    """The endpoints that the service asks, and the methods with which tests fill them."""
 
     def __init__(self, *, server_name: str = "matrix.example", url: str = "http://fake.invalid") -> None:
         self.server_name = server_name
@@ -45,6 +50,11 @@ class FakeHomeserver:
         self.calls: list[tuple[str, str]] = []
         """What was asked, and the raw path of it."""
         self.faults: dict[str, Fault] = {}
+        self.service_user: User | None = User(f"@_uvs:{server_name}", "token-of-the-application-service")
+        self.service_has_scope = True
+        self.msc4502_enabled = True
+        self.module_url: str | None = "http://fake-module.invalid"
+        self.module_secret = "of-the-module-and-of-this-test-only"
         self._numbers = count(1)
         self._users: dict[str, User] = {}
         self._admins: set[str] = set()
@@ -57,10 +67,21 @@ class FakeHomeserver:
         """How a client reaches it without a network."""
         return httpx.ASGITransport(app=self)
 
+    def way_in(self, access: str, admin: User) -> dict[str, str]:
+        """The settings for that way in."""
+        assert self.service_user
+        assert self.module_url
+        url, token = {
+            "synapse-admin": (self.url, admin.access_token),
+            "msc4502": (self.url, self.service_user.access_token),
+            "synapse-module": (self.module_url, self.module_secret),
+        }[access]
+        return {"homeserver_url": url, "access_token": token, "homeserver_access": access}
+
     # --- people -------------------------------------------------------------------------------------------------------
 
     def register(self, localpart: str, *, admin: bool = False) -> User:
-        user = User(f"@{localpart}:{self.server_name}", f"access-token-{next(self._numbers)}")
+        user = User(f"@{localpart}:{self.server_name}", issued.secret())
         self._users[user.access_token] = user
         if admin:
             self._admins.add(user.access_token)
@@ -81,7 +102,7 @@ class FakeHomeserver:
         self._locked.add(user.user_id)
 
     def openid_token(self, user: User) -> str:
-        token = f"openid-{next(self._numbers)}"
+        token = issued.secret()
         self._openid[token] = user.user_id
         return token
 
@@ -150,14 +171,21 @@ class FakeHomeserver:
 
     def _set(self, actor: User, room_id: str, user: User, membership: str) -> None:
         del actor
-        self._rooms[room_id].members[user.user_id] = membership
+        room = self._rooms[room_id]
+        if membership == "leave" and room.members.get(user.user_id) == "join":
+            room.at_leaving[user.user_id] = list(room.state)
+        room.members[user.user_id] = membership
 
     # --- what the service asks ----------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         raw_path = scope["raw_path"].decode("ascii")
-        what, answer = self._route([unquote(part) for part in raw_path.split("/")[1:]], request)
+        parts = [unquote(part) for part in raw_path.split("/")[1:]]
+        if self.module_url and request.url.hostname == httpx.URL(self.module_url).host:
+            what, answer = MODULE, self._module(parts, request, await request.body())
+        else:
+            what, answer = self._route(parts, request)
         self.calls.append((what, raw_path))
         if what in self.faults:
             answer = await self.faults[what]()
@@ -176,10 +204,17 @@ class FakeHomeserver:
                 return JOINED_ROOMS, self._refuse_admin(request) or self._joined_rooms(user_id)
             case ["_synapse", "admin", "v1", "rooms", room_id, "state"]:
                 return STATE, self._refuse_admin(request) or self._state(room_id, request.query_params.get("type"))
+            case ["_matrix", "client", "unstable", "io.element.msc4502", "rooms", room_id, "is_joined"]:
+                return IS_JOINED, self._is_joined(room_id, request)
+            case ["_matrix", "client", "v3", "rooms", room_id, "state", kind, state_key]:
+                return STATE, self._state_event(room_id, kind, state_key, request)
         return "nothing", _error(404, "M_UNRECOGNIZED")
 
     def _caller(self, request: Request) -> User | None:
-        return self._users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.service_user is not None and token == self.service_user.access_token:
+            return self.service_user
+        return self._users.get(token)
 
     def _refuse_admin(self, request: Request) -> Response | None:
         caller = self._caller(request)
@@ -205,7 +240,66 @@ class FakeHomeserver:
         room = self._rooms.get(room_id)
         if room is None:
             return _error(404, "M_NOT_FOUND")
-        return JSONResponse({"state": [event for event in room.state if kind in (None, event["type"])]})
+        state = room.state if self._is_here(room) else []
+        return JSONResponse({"state": [event for event in state if kind in (None, event["type"])]})
+
+    def _is_here(self, room: Room | None) -> bool:
+        """Whether somebody of this homeserver is in it: otherwise nothing is known about it."""
+        members = room.members.items() if room else ()
+        return any(user.endswith(f":{self.server_name}") and membership == "join" for user, membership in members)
+
+    def _is_joined(self, room_id: str, request: Request) -> Response:
+        if not self.msc4502_enabled:
+            return _error(404, "M_UNRECOGNIZED")
+        caller = self._caller(request)
+        if caller is None:
+            return _unknown_token()
+        if caller is not self.service_user or not self.service_has_scope:
+            return _error(403, "M_FORBIDDEN")
+        room = self._rooms.get(room_id)
+        if "server_name" in request.query_params:
+            assert request.query_params["server_name"] == self.server_name
+            return JSONResponse({"joined": self._is_here(room)})
+        membership = room.members.get(request.query_params["mxid"]) if room else None
+        return JSONResponse({"joined": membership == "join"})
+
+    def _state_event(self, room_id: str, kind: str, state_key: str, request: Request) -> Response:
+        caller = self._caller(request)
+        if caller is None:
+            return _unknown_token()
+        room = self._rooms.get(room_id, Room([]))
+        membership = room.members.get(caller.user_id)
+        state = room.at_leaving.get(caller.user_id, []) if membership == "leave" else room.state
+        everybody = {"history_visibility": "world_readable"}
+        readable = any(event["content"] == everybody for event in room.state)
+        if membership not in {"join", "leave"} and not readable:
+            return _error(403, "M_FORBIDDEN")
+        if kind == "m.room.member":
+            member = room.members.get(state_key)
+            return JSONResponse({"membership": member}) if member else _error(404, "M_NOT_FOUND")
+        for event in state:
+            if (event["type"], event["state_key"]) == (kind, state_key):
+                return JSONResponse(event if request.query_params.get("format") == "event" else event["content"])
+        return _error(404, "M_NOT_FOUND")
+
+    def _module(self, parts: list[str], request: Request, body: bytes) -> Response:
+        if parts != ["_synapse", "uvs", "v1", "verify"]:
+            return _error(404, "M_UNRECOGNIZED")
+        if request.headers.get("authorization") != f"Bearer {self.module_secret}":
+            return _unknown_token()
+        question = json.loads(body)
+        user_id = self._openid.get(question["token"]) if "token" in question else question.get("user_id")
+        account = room = None
+        if user_id and user_id.endswith(f":{self.server_name}"):
+            account = {"deactivated": user_id in self._deactivated, "locked": user_id in self._locked}
+        known = self._rooms.get(question.get("room_id", ""))
+        if user_id and known and self._is_here(known):
+            events = {event["type"]: event for event in known.state if event["state_key"] == ""}
+            levels, creation = events.get("m.room.power_levels"), events["m.room.create"]
+            room = {"joined": True, "power_levels": levels and levels["content"], "creation": creation}
+            if known.members.get(user_id) != "join":
+                room = {"joined": False, "power_levels": None, "creation": None}
+        return JSONResponse({"server_name": self.server_name, "user_id": user_id, "account": account, "room": room})
 
 
 def _event(kind: str, sender: User, content: Mapping[str, Any], state_key: str = "") -> dict[str, Any]:

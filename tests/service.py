@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
+from tests.parts import issued
 from uvs.app import create_app
 from uvs.settings import Settings
 
 
 def settings(**options: Any) -> Settings:
     """Settings with nothing from the environment but what a test gives."""
-    return Settings(**{"homeserver_url": "http://fake.invalid", "access_token": "admin-token", **options})
+    return Settings(**{"homeserver_url": "http://fake.invalid", "access_token": issued.secret(), **options})
 
 
 @asynccontextmanager
@@ -22,9 +24,22 @@ async def running(
     settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None, **parts: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the running application. `transport` is the way to its homeserver."""
+    for _, value in settings:
+        if isinstance(value, SecretStr):
+            issued.register(value.get_secret_value())
     app = create_app(settings, transport=transport, **parts)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://uvs.invalid") as client,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://uvs.invalid",
+            event_hooks={"response": [_look_at]},
+        ) as client,
     ):
         yield client
+    issued.look_at("metrics", app.state.metrics.render("")[0].decode())
+
+
+async def _look_at(response: httpx.Response) -> None:
+    await response.aread()
+    issued.look_at(f"answer of {response.request.url.path}", f"{response.headers.raw!r}\n{response.text}")

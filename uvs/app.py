@@ -158,6 +158,7 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
+    app.state.metrics = metrics
     return app
 
 

@@ -1,4 +1,5 @@
-"""Two homeservers for the same tests: the fake one, and a real Synapse."""
+"""The same tests on homeservers of three kinds (the fake one, the newest and the oldest Synapse), through every way in
+that each of them has."""
 
 from __future__ import annotations
 
@@ -11,20 +12,39 @@ import httpx
 import pytest
 
 from tests.fake_homeserver import FakeHomeserver
-from tests.parts.synapse import Synapse, User
+from tests.parts.synapse import User, Version
+from tests.parts.ways_in import OpenSynapse
 from tests.service import running, settings
 
-World = Synapse | FakeHomeserver
+World = OpenSynapse | FakeHomeserver
 AUTH_TOKEN = "the-callers-own-credential"
 
+ADMIN, MSC4502, MODULE = "synapse-admin", "msc4502", "synapse-module"
+WORLDS = {"fake": (ADMIN, MSC4502, MODULE), Version.NEWEST: (ADMIN, MSC4502, MODULE), Version.OLDEST: (ADMIN, MODULE)}
+"""The oldest Synapse does not know MSC4502."""
 
-@pytest.fixture(scope="session", params=["fake", "synapse"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "access" in metafunc.fixturenames:
+        pairs = [(world, access) for world, ways_in in WORLDS.items() for access in ways_in]
+        metafunc.parametrize(("world", "access"), pairs, indirect=True, scope="session")
+    elif "world" in metafunc.fixturenames:
+        metafunc.parametrize("world", WORLDS, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if request.param == "fake":
         yield FakeHomeserver()
         return
-    with Synapse(tmp_path_factory.mktemp("synapse")) as synapse:
+    with OpenSynapse(tmp_path_factory.mktemp("synapse"), version=request.param) as synapse:
         yield synapse
+
+
+@pytest.fixture(scope="session")
+def access(request: pytest.FixtureRequest) -> str:
+    """The way in to it."""
+    return str(request.param)
 
 
 @dataclass(frozen=True)
@@ -59,16 +79,12 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
-def serve(world: World, cast: Cast) -> Serve:
+def serve(world: World, access: str, cast: Cast) -> Serve:
     """The service in front of that homeserver, in single-server mode unless a test says otherwise."""
 
     @asynccontextmanager
     async def serve(**options: Any) -> AsyncIterator[httpx.AsyncClient]:
-        defaults = {
-            "homeserver_url": world.url,
-            "access_token": cast.admin.access_token,
-            "openid_verify_server_name": world.server_name,
-        }
+        defaults = {**world.way_in(access, cast.admin), "openid_verify_server_name": world.server_name}
         transport = world.transport() if isinstance(world, FakeHomeserver) else None
         async with running(settings(**{**defaults, **options}), transport=transport) as client:
             yield client
@@ -80,3 +96,15 @@ def serve(world: World, cast: Cast) -> Serve:
 async def service(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
     async with serve() as client:
         yield client
+
+
+@pytest.fixture
+def show(world: World, access: str) -> Callable[[User, str], None]:
+    """Makes a room one whose levels can be known in this way."""
+
+    def show(creator: User, room_id: str) -> None:
+        if access == MSC4502:
+            visible = {"history_visibility": "world_readable"}
+            world.send_state(creator, room_id, "m.room.history_visibility", visible)
+
+    return show

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.scene import Scene
+from tests.parts import issued
 from tests.parts.jitsi_client import Via
 from tests.parts.prosody import Config, Prosody, Version
 from tests.parts.service import Service
 from tests.parts.synapse import Synapse, User
 from tests.parts.widget import Widgets
 
-AUTH_TOKEN = "between-prosody-and-the-service"
+AUTH_TOKEN = issued.secret()
 _numbers = itertools.count(1)
 
 

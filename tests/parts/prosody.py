@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from tests.parts import PARTS, ROOT, PartMissingError
+from tests.parts import PARTS, ROOT, PartMissingError, issued
 from tests.parts.processes import Process, Stoppable, free_port, listening
 
 START_SECONDS = 20.0
@@ -171,6 +171,7 @@ Component {lua(self.focus)} "test_focus"
 
     def stop(self) -> None:
         self.process.stop()
+        issued.look_at("log of Prosody", self.log_text())
 
 
 # As in docker-jitsi-meet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.parts import ROOT
+from tests.parts import ROOT, issued
 from tests.parts.processes import Process, Stoppable, free_port
 
 START_SECONDS = 20.0
@@ -31,6 +32,9 @@ class Service(Stoppable):
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._auth_token = auth_token
+        for value in (access_token, auth_token or "", *(options or {}).values()):
+            issued.register(value)
         env = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "PYTHONPATH": str(ROOT),
@@ -46,6 +50,8 @@ class Service(Stoppable):
             env["UVS_OPENID_VERIFY_SERVER_NAME"] = server_name
         command = [sys.executable, "-m", "uvs", "serve"]
         # Not in the repository's folder: what is installed or on the path is what runs.
+        internal_port = (options or {}).get("UVS_INTERNAL_PORT", self.port)
+        self._own_systems = f"http://127.0.0.1:{internal_port}"
         self.process = Process(command, directory / "uvs.log", env=env | dict(options or {}), cwd=directory)
         self.process.wait_until(self._healthy, timeout=START_SECONDS)
 
@@ -59,4 +65,14 @@ class Service(Stoppable):
         return self.process.log_text()
 
     def stop(self) -> int:
-        return self.process.stop()
+        if self.process.running:
+            with contextlib.suppress(httpx.HTTPError):
+                issued.look_at("metrics of the service", self.metrics())
+        status = self.process.stop()
+        issued.look_at("log of the service", self.log_text())
+        return status
+
+    def metrics(self) -> str:
+        """What Prometheus would read now."""
+        headers = {"Authorization": f"Bearer {self._auth_token}"} if self._auth_token else {}
+        return httpx.get(f"{self._own_systems}/metrics", headers=headers, timeout=2.0, trust_env=False).text

@@ -20,14 +20,14 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.parts import PARTS, PartMissingError
+from tests.parts import PARTS, PartMissingError, issued
 from tests.parts.processes import Process, Stoppable, free_port, listening
 
 START_SECONDS = 60.0
 """It takes a second or two where nothing else is going on. Preparing the database is a quarter of that, so that keeping
 a prepared one is not worth the while."""
 
-_SECRET = "of-this-test-run-only"
+_SECRET = issued.secret()
 _PASSWORD = "correct horse battery staple"
 
 
@@ -110,12 +110,13 @@ class Synapse(Stoppable):
             "mac": hmac.new(_SECRET.encode(), "\0".join(parts).encode(), hashlib.sha1).hexdigest(),
         }
         answer = self._request("POST", "/_synapse/admin/v1/register", body=body)
-        return User(answer["user_id"], answer["access_token"])
+        return User(answer["user_id"], issued.register(answer["access_token"]))
 
     def login(self, user_id: str) -> User:
         identifier = {"type": "m.id.user", "user": user_id}
         body = {"type": "m.login.password", "identifier": identifier, "password": _PASSWORD}
-        return User(user_id, self._request("POST", "/_matrix/client/v3/login", body=body)["access_token"])
+        token: str = self._request("POST", "/_matrix/client/v3/login", body=body)["access_token"]
+        return User(user_id, issued.register(token))
 
     def logout(self, user: User) -> None:
         self._request("POST", "/_matrix/client/v3/logout", user)
@@ -132,7 +133,7 @@ class Synapse(Stoppable):
     def openid_token(self, user: User) -> str:
         path = f"/_matrix/client/v3/user/{quote(user.user_id, safe='')}/openid/request_token"
         token: str = self._request("POST", path, user)["access_token"]
-        return token
+        return issued.register(token)
 
     def expire_openid_token(self, token: str) -> None:
         """What an hour does to it."""
@@ -208,6 +209,11 @@ class Synapse(Stoppable):
         room_ids: list[str] = self._request("GET", "/_matrix/client/v3/joined_rooms", user)["joined_rooms"]
         return room_ids
 
+    def members(self, reader: User, room_id: str) -> dict[str, str]:
+        """Memberships by user. Waits until Synapse knows all of a room that was joined elsewhere."""
+        events = self._request("GET", f"{_room(room_id)}/members", reader)["chunk"]
+        return {event["state_key"]: event["content"]["membership"] for event in events}
+
     def wait_until_gone(self, reader: User, room_id: str, user: User) -> None:
         """Synapse leaves the rooms of a deactivated account when it finds the time."""
         deadline = time.monotonic() + 10
@@ -246,6 +252,7 @@ class Synapse(Stoppable):
     def stop(self) -> None:
         self._http.close()
         self.process.stop()
+        issued.look_at("log of Synapse", self.process.log_text())
 
 
 def _room(room_id: str) -> str:

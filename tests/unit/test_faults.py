@@ -250,7 +250,7 @@ async def test_no_secret_nor_a_part_of_one_is_ever_logged_or_answered(caplog: py
                     for path in ("/verify/user_in_room", f"/verify/{secrets['openid']}", f"/?t={secrets['openid']}"):
                         content = json.dumps(body).encode()
                         answers.append(await here.client.post(path, content=content, headers=headers))
-    lines = [form.format(record) for record in caplog.records for form in (ConsoleFormatter(), JsonFormatter())]
+    lines = [form.format(record) for record in caplog.records for form in (ConsoleFormatter(None), JsonFormatter(None))]
     seen = "\n".join([*lines, *(answer.text + str(answer.headers) for answer in answers)])
     assert len(lines) > 100
     for secret in secrets.values():

@@ -51,15 +51,15 @@ def url() -> Iterator[str]:
                 rate_limit=0,
             )
         )
-        with served(app) as port:
-            yield f"http://127.0.0.1:{port}"
+        with served(app) as own_port:
+            yield f"http://127.0.0.1:{own_port}"
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {AUTH_TOKEN}"}, {}], ids=["caller", "stranger"])
 @SCHEMA.parametrize()
 @hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_the_answer_is_one_that_is_described(
-    case: schemathesis.Case, url: str, headers: dict[str, str]
+    case: schemathesis.Case[Any], url: str, headers: dict[str, str]
 ) -> None:
     answer = case.call_and_validate(base_url=url, headers=headers, excluded_checks=NOT_OURS)
     if case.method.lower() in DESCRIPTION["paths"][case.path]:
