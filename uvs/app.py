@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uvs.errors import CannotTell, InvalidRequest, Refusal
-from uvs.homeserver import Homeserver
+from uvs.homeserver import Inspectable
 from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.homeserver.synapse_module import SynapseModule
@@ -37,14 +37,14 @@ from uvs.verification.api import VerificationApi
 from uvs.verification.decision import FederationPolicy, Own, Verifier
 from uvs.wire import Callers, Gate, guarded
 
-WAYS_IN: dict[Access, Callable[..., Homeserver]] = {
+WAYS_IN: dict[Access, Callable[..., Inspectable]] = {
     "synapse-admin": SynapseAdmin,
     "msc4502": Msc4502,
     "synapse-module": SynapseModule,
 }
 
 
-def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Homeserver:
+def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Inspectable:
     """The configured way to one of the operator's homeservers."""
     return WAYS_IN[own.access](
         client,
@@ -65,7 +65,7 @@ class Ways:
     """The ways to all homeservers, and the decision that rests on them. The clients are still to be entered."""
 
     clients: list[HttpClient]
-    homeservers: list[Homeserver]
+    homeservers: list[Inspectable]
     """As in `Settings.own_homeservers`."""
     verifier: Verifier
     policy: FederationPolicy

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from uvs.errors import Refusal
@@ -55,6 +56,29 @@ class Homeserver(Protocol):
 
     async def ping(self) -> None:
         """One cheap call: the homeserver can be reached and accepts our credential."""
+
+
+class Account(StrEnum):
+    """What is known about an account."""
+
+    IN_USE = "in use"
+    DEACTIVATED = "deactivated"
+    LOCKED = "locked"
+    ABSENT = "absent"
+    NOT_TOLD = "not told"  # this way in cannot know it
+
+
+class Inspectable(Homeserver, Protocol):
+    """What `uvs check` asks besides, for a person or a room alone."""
+
+    async def own_token(self) -> OpenIDToken | None:
+        """An OpenID token of our own account there; `None` where this way in has none."""
+
+    async def account(self, user: UserID) -> Account:
+        """The account of `user`, who is one of its own."""
+
+    async def room(self, room_id: RoomID) -> PowerLevels | Refusal | None:
+        """The levels of the room; ROOM_UNKNOWN; `None` where they cannot be known."""
 
 
 class Federation(Protocol):

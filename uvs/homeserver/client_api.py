@@ -14,7 +14,7 @@ from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.net.http import Answer, Call, HttpClient
+from uvs.net.http import Answer, Call, HttpClient, path
 
 START_UP_CHECK = OpenIDToken("uvs-start-up-check")
 NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 class _Whoami(msgspec.Struct):
     user_id: str
+
+
+class _IssuedToken(msgspec.Struct):
+    access_token: str
 
 
 class ClientApi:
@@ -70,6 +74,23 @@ class ClientApi:
             raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
         self._own_id = parse_user(answer.body.user_id, answer.what)
         return self._own_id
+
+    async def own_token(self) -> OpenIDToken:
+        """An OpenID token of the token's owner."""
+        own_id = await self.own_id()
+        answer = await self._client.post(
+            self._url + "/_matrix/client/v3/user" + path(own_id.value, "openid", "request_token"),
+            body={},
+            headers=self._credential.headers(),
+            call=Call.OPENID_REQUEST,
+            what="Asking for an OpenID token of our own",
+            limit=LIMIT,
+            expect=_IssuedToken,
+        )
+        self._credential.check(answer)
+        if answer.body is None:
+            raise answer.unexpected()
+        return OpenIDToken(answer.body.access_token)
 
     async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
         """The user who was given `token`, or BAD_TOKEN."""
@@ -146,6 +167,6 @@ def read_content(raw: msgspec.Raw) -> Mapping[str, Any]:
     """The content of an event. Its author wrote what they liked; what is no object counts as an empty one."""
     try:
         content = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
     return content if isinstance(content, dict) else {}

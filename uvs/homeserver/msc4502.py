@@ -23,7 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from uvs.errors import Refusal
-from uvs.homeserver import Finding, Standing
+from uvs.homeserver import Account, Finding, Standing
 from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
 from uvs.homeserver.credential import Credential
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
@@ -60,7 +60,7 @@ class _Creation(msgspec.Struct):
 
 
 class Msc4502:
-    """Implements `uvs.homeserver.Homeserver`."""
+    """Implements `uvs.homeserver.Inspectable`."""
 
     def __init__(
         self,
@@ -105,6 +105,18 @@ class Msc4502:
         if isinstance(standing, BaseException):
             raise standing
         return standing
+
+    async def own_token(self) -> OpenIDToken:
+        return await self._api.own_token()
+
+    async def account(self, user: UserID) -> Account:
+        del user
+        return Account.NOT_TOLD
+
+    async def room(self, room_id: RoomID) -> PowerLevels | Refusal | None:
+        if not await self._is_joined(room_id, {"server_name": (await self.server_name()).value}):
+            return Refusal.ROOM_UNKNOWN
+        return await self._power_levels(room_id) if await self._sees(room_id) else None
 
     async def ping(self) -> None:
         await self._api.whoami()

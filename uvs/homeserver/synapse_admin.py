@@ -18,13 +18,13 @@ from functools import partial
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Finding, Standing
+from uvs.homeserver import Account, Finding, Standing
 from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
 from uvs.homeserver.credential import Credential
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Call, HttpClient, path
+from uvs.net.http import Answer, Call, HttpClient, path
 
 STATE_LIMIT = 8 * 1024 * 1024  # bytes; whoever administers the room may add events of the types asked for
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB
@@ -56,7 +56,7 @@ class _State(msgspec.Struct):
 
 
 class SynapseAdmin:
-    """Implements `uvs.homeserver.Homeserver`."""
+    """Implements `uvs.homeserver.Inspectable`."""
 
     def __init__(
         self,
@@ -114,6 +114,22 @@ class SynapseAdmin:
             return Standing(levels.level_of(user, creation), levels)
         return Standing(levels.level_of(user, None), levels)
 
+    async def own_token(self) -> OpenIDToken:
+        return await self._api.own_token()
+
+    async def account(self, user: UserID) -> Account:
+        answer = await self._ask_account(user)
+        if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
+            return Account.ABSENT
+        refusal = _closed(answer)
+        return Account(refusal.value) if refusal else Account.IN_USE
+
+    async def room(self, room_id: RoomID) -> PowerLevels | Refusal:
+        try:
+            return await self._power_levels(room_id)
+        except _RoomUnknown:
+            return Refusal.ROOM_UNKNOWN
+
     async def ping(self) -> None:
         await self._api.whoami()
 
@@ -133,17 +149,15 @@ class SynapseAdmin:
 
     async def _account(self, user: UserID) -> Refusal | None:
         """Why the account may not be used, if so."""
-        answer = await self._api.get(
+        return _closed(await self._ask_account(user))
+
+    async def _ask_account(self, user: UserID) -> Answer[_Account]:
+        return await self._api.get(
             "Looking up whether the account is in use",
             "/_synapse/admin/v2/users" + path(user.value),
             call=Call.ACCOUNT,
             expect=_Account,
         )
-        if answer.body is None:
-            raise answer.unexpected()
-        if answer.body.deactivated:
-            return Refusal.DEACTIVATED
-        return Refusal.LOCKED if answer.body.locked else None
 
     async def _is_joined(self, user: UserID, room_id: RoomID) -> bool:
         answer = await self._api.get(
@@ -196,6 +210,14 @@ class SynapseAdmin:
 class _RoomUnknown(CannotTell):
     """The homeserver does not know the room. Of one that its users were only invited to, or have all left, it keeps
     the name and no state."""
+
+
+def _closed(answer: Answer[_Account]) -> Refusal | None:
+    if answer.body is None:
+        raise answer.unexpected()
+    if answer.body.deactivated:
+        return Refusal.DEACTIVATED
+    return Refusal.LOCKED if answer.body.locked else None
 
 
 async def _nothing() -> None:

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Finding, Standing
+from uvs.homeserver import Account, Finding, Standing
 from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, check_call, check_name, read_content
 from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import parse_user, require_own
@@ -57,7 +57,7 @@ class _Facts(msgspec.Struct):
 
 
 class SynapseModule:
-    """Implements `uvs.homeserver.Homeserver`."""
+    """Implements `uvs.homeserver.Inspectable`."""
 
     def __init__(
         self,
@@ -96,6 +96,22 @@ class SynapseModule:
     async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
         facts = await self._ask("Looking up the standing in the room", user_id=user.value, room_id=room_id.value)
         return _standing(facts.room, user, room_id)
+
+    async def own_token(self) -> None:
+        return None
+
+    async def account(self, user: UserID) -> Account:
+        account = (await self._ask("Looking up whether the account is in use", user_id=user.value)).account
+        if account is None:
+            return Account.ABSENT
+        if account.deactivated:
+            return Account.DEACTIVATED
+        return Account.LOCKED if account.locked else Account.IN_USE
+
+    async def room(self, room_id: RoomID) -> Refusal | None:
+        nobody = f"@uvs-check:{await self.server_name()}"
+        facts = await self._ask("Looking up the room", user_id=nobody, room_id=room_id.value)
+        return Refusal.ROOM_UNKNOWN if facts.room is None else None
 
     async def ping(self) -> None:
         await self._ask("Asking the module in Synapse")
