@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import uvs.net.http  # noqa: F401 - keeps the HTTP engine, which the tests' own clients use as well, from logging URLs
 from tests.parts import issued
 from uvs.ops.logs import ConsoleFormatter
 
@@ -21,6 +22,8 @@ class _Look(logging.Handler):
         self.setFormatter(ConsoleFormatter(None))
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "websockets":
+            return  # what a browser does in its own memory
         issued.look_at(f"log of {record.name}: {record.msg}", self.format(record))
 
 

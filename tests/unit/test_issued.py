@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from starlette.responses import JSONResponse, Response
 
 from tests.fake_homeserver import FakeHomeserver
 from tests.parts import issued
