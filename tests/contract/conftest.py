@@ -3,6 +3,7 @@ that each of them has."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -25,11 +26,28 @@ WORLDS = {"fake": (ADMIN, MSC4502, MODULE), Version.NEWEST: (ADMIN, MSC4502, MOD
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "access" in metafunc.fixturenames:
-        pairs = [(world, access) for world, ways_in in WORLDS.items() for access in ways_in]
-        metafunc.parametrize(("world", "access"), pairs, indirect=True, scope="session")
-    elif "world" in metafunc.fixturenames:
+    """Every test that asks for a `world` or the `access` to it runs with all of them; one that asks for `room_version`,
+    with those that this homeserver knows; one for `modern_version`, with those whose creators stand above all."""
+    names = [name for name in ("world", "access", "room_version", "modern_version") if name in metafunc.fixturenames]
+    if "world" not in names:
+        return
+    cases: list[tuple[str, ...]] = []
+    # What is decided before anybody asks a homeserver has to be seen once on each kind.
+    before_asking = getattr(metafunc.cls, "before_asking", False)
+    for world, ways_in in WORLDS.items():
+        versions = (Version.NEWEST if world == "fake" else Version(world)).room_versions
+        choices = {
+            "world": (world,),
+            "access": ways_in[:1] if before_asking else ways_in,
+            "room_version": versions,
+            "modern_version": tuple(version for version in versions if version == "12"),
+        }
+        cases += itertools.product(*(choices[name] for name in names))
+    indirect = [name for name in names if name in {"world", "access"}]
+    if len(names) == 1:
         metafunc.parametrize("world", WORLDS, indirect=True, scope="session")
+    else:
+        metafunc.parametrize(names, cases, indirect=indirect, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +116,11 @@ async def service(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+Show = Callable[[User, str], None]
+
+
 @pytest.fixture
-def show(world: World, access: str) -> Callable[[User, str], None]:
+def show(world: World, access: str) -> Show:
     """Makes a room one whose levels can be known in this way."""
 
     def show(creator: User, room_id: str) -> None:

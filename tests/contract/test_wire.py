@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import zlib
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.conftest import AUTH_TOKEN, Cast, Serve, World
+from tests.contract.conftest import AUTH_TOKEN, MSC4502, Cast, Serve, Show, World
+from tests.parts.synapse import User
 from uvs.matrix.power_levels import CREATOR_LEVEL
 
 FILLED_IN = {
@@ -25,12 +27,17 @@ FILLED_IN = {
 }
 
 
+_numbers = itertools.count(1)
+
+
 async def ask(service: httpx.AsyncClient, token: object, room: object = None, **more: object) -> httpx.Response:
     body = {"token": token, **({"room_id": room} if room is not None else {}), **more}
     return await service.post("/verify/user" if room is None else "/verify/user_in_room", json=body)
 
 
 class TestTheFormOfRequests:
+    before_asking = True
+
     async def test_health_is_a_thumb_up_without_any_credential(self, serve: Serve) -> None:
         async with serve(auth_token=AUTH_TOKEN) as service:
             answer = await service.get("/health")
@@ -160,6 +167,8 @@ class TestTheFormOfRequests:
 
 
 class TestFields:
+    before_asking = True
+
     @pytest.mark.parametrize("empty", [{}, {"token": None}, {"token": ""}])
     async def test_the_first_missing_field_is_named(self, service: httpx.AsyncClient, empty: dict[str, object]) -> None:
         answer = await service.post("/verify/user_in_room", json=empty)
@@ -263,10 +272,10 @@ class TestWhoItIs:
         assert answer.json()["user_id"] == cast.member.user_id
 
     @pytest.mark.parametrize("configured", [True, False])
-    async def test_another_servers_name_is_refused_as_long_as_only_one_is_configured(
+    async def test_another_servers_name_is_refused_where_only_the_own_one_is_verified(
         self, serve: Serve, world: World, cast: Cast, configured: bool
     ) -> None:
-        options = {} if configured else {"openid_verify_server_name": None}
+        options = {} if configured else {"openid_verify_server_name": None, "federation": "off"}
         token = world.openid_token(cast.member)
         async with serve(**options) as service:
             answer = await ask(service, token, matrix_server_name="elsewhere.example")
@@ -282,21 +291,26 @@ class TestWhoItIs:
 
 class TestWhoIsInTheRoom:
     async def test_a_member_is_with_their_level_and_the_rooms_without_users(
-        self, service: httpx.AsyncClient, world: World, cast: Cast, room: str
+        self, service: httpx.AsyncClient, world: World, access: str, cast: Cast, room: str
     ) -> None:
         answer = await ask(service, world.openid_token(cast.member), room)
         body = answer.json()
         levels = body.pop("power_levels")
         assert body == {"results": {"user": True, "room_membership": True}, "user_id": cast.member.user_id}
+        if access == MSC4502:
+            assert levels is None  # the room's state is not for everybody, and nothing is guessed
+            return
         assert levels["user"] == 0
         assert "users" not in levels["room"]
         assert levels["room"].keys() >= FILLED_IN.keys()
 
     async def test_a_moderator_is_with_theirs(
-        self, service: httpx.AsyncClient, world: World, cast: Cast, room: str
+        self, service: httpx.AsyncClient, world: World, access: str, cast: Cast, room: str
     ) -> None:
         answer = await ask(service, world.openid_token(cast.moderator), room)
-        assert answer.json()["power_levels"]["user"] == 100
+        body = answer.json()
+        assert body["results"] == {"user": True, "room_membership": True}
+        assert (body["power_levels"] and body["power_levels"]["user"]) == (None if access == MSC4502 else 100)
 
     @pytest.mark.parametrize("membership", ["never there", "invited", "knocked", "left", "kicked", "banned"])
     async def test_everybody_else_is_not(
@@ -331,9 +345,9 @@ class TestWhoIsInTheRoom:
         assert answer.json()["results"] == {"user": True, "room_membership": False}
 
     async def test_an_alias_is_not_a_room(
-        self, service: httpx.AsyncClient, world: World, cast: Cast, room: str
+        self, service: httpx.AsyncClient, world: World, access: str, cast: Cast, room: str
     ) -> None:
-        alias = world.create_alias(cast.moderator, room, "contract-test")
+        alias = world.create_alias(cast.moderator, room, f"contract-test-{access}")
         answer = await ask(service, world.openid_token(cast.member), alias)
         assert answer.status_code == 200
         assert answer.json()["results"] == {"user": True, "room_membership": False}
@@ -346,64 +360,94 @@ class TestWhoIsInTheRoom:
             "power_levels": None,
         }
 
-    async def test_who_deactivated_their_account_is_in_no_room_although_the_token_lives_on(
-        self, service: httpx.AsyncClient, world: World, cast: Cast
-    ) -> None:
-        leaver = world.register("leaver")
+
+class TestAccounts:
+    """OpenID tokens outlive them."""
+
+    @pytest.fixture
+    def closing(self, world: World, access: str, cast: Cast) -> tuple[User, str, str]:
+        """Somebody, their token, and the room that they are in."""
+        user = world.register(f"closing-{access}-{next(_numbers)}")
         room = world.create_room(cast.moderator)
-        world.add(cast.moderator, room, leaver)
-        token = world.openid_token(leaver)
-        world.deactivate(leaver)
-        for _ in range(100):  # Synapse lets them leave their rooms one after the other, in the background
+        world.add(cast.moderator, room, user)
+        return user, world.openid_token(user), room
+
+    async def test_who_deactivated_their_account_is_refused_although_the_token_lives_on(
+        self, service: httpx.AsyncClient, world: World, access: str, closing: tuple[User, str, str]
+    ) -> None:
+        user, token, room = closing
+        world.deactivate(user)
+        if access != MSC4502:
+            assert (await ask(service, token)).json() == {"results": {"user": False}, "user_id": None}
+            assert (await ask(service, token, room)).json()["results"] == {"user": False, "room_membership": None}
+            return
+        # It can only be seen there that they are gone from the room, which Synapse sees to in the background.
+        for _ in range(100):
             results = (await ask(service, token, room)).json()["results"]
             if not results["room_membership"]:
                 break
             await asyncio.sleep(0.1)
         assert results == {"user": True, "room_membership": False}
 
+    async def test_who_is_locked_is_refused_where_that_can_be_known(
+        self, service: httpx.AsyncClient, world: World, access: str, cast: Cast, closing: tuple[User, str, str]
+    ) -> None:
+        user, token, room = closing
+        world.lock(cast.admin, user)
+        can_know = access != MSC4502
+        assert (await ask(service, token)).json()["results"] == {"user": not can_know}
+        results = (await ask(service, token, room)).json()["results"]
+        assert results == {"user": not can_know, "room_membership": None if can_know else True}
+
 
 class TestLevels:
-    @pytest.mark.parametrize("version", ["1", "6", "9", "10", "11", "12"])
     async def test_every_room_version_tells_creator_moderator_and_member_apart(
-        self, service: httpx.AsyncClient, world: World, cast: Cast, version: str
+        self, service: httpx.AsyncClient, world: World, cast: Cast, show: Show, room_version: str
     ) -> None:
-        room = world.create_room(cast.admin, version=version)
+        room = world.create_room(cast.admin, version=room_version)
+        show(cast.admin, room)
         world.add(cast.admin, room, cast.moderator, cast.member)
-        users = {cast.moderator.user_id: 50} | ({} if version == "12" else {cast.admin.user_id: 100})
+        users = {cast.moderator.user_id: 50} | ({} if room_version == "12" else {cast.admin.user_id: 100})
         world.send_state(cast.admin, room, "m.room.power_levels", {"users": users, "users_default": 5})
         levels = [
             (await ask(service, world.openid_token(user), room)).json()["power_levels"]["user"]
             for user in (cast.admin, cast.moderator, cast.member)
         ]
-        assert levels == [CREATOR_LEVEL if version == "12" else 100, 50, 5]
+        assert levels == [CREATOR_LEVEL if room_version == "12" else 100, 50, 5]
 
     async def test_additional_creators_of_a_version_12_room_stand_above_every_level_too(
-        self, service: httpx.AsyncClient, world: World, cast: Cast
+        self, service: httpx.AsyncClient, world: World, cast: Cast, show: Show, modern_version: str
     ) -> None:
         content = {"additional_creators": [cast.member.user_id]}
-        room = world.create_room(cast.admin, version="12", creation_content=content)
+        room = world.create_room(cast.admin, version=modern_version, creation_content=content)
+        show(cast.admin, room)
         world.add(cast.admin, room, cast.member)
         answer = await ask(service, world.openid_token(cast.member), room)
         assert answer.json()["power_levels"]["user"] == CREATOR_LEVEL
 
-    async def test_absent_defaults_are_filled_in(self, service: httpx.AsyncClient, world: World, cast: Cast) -> None:
+    async def test_absent_defaults_are_filled_in(
+        self, service: httpx.AsyncClient, world: World, cast: Cast, show: Show
+    ) -> None:
         room = world.create_room(cast.moderator)
+        show(cast.moderator, room)
         world.send_state(cast.moderator, room, "m.room.power_levels", {"users": {cast.moderator.user_id: 100}})
         answer = await ask(service, world.openid_token(cast.moderator), room)
         assert answer.json()["power_levels"] == {"room": FILLED_IN, "user": 100}
 
     async def test_a_content_without_users_ends_nothing(
-        self, service: httpx.AsyncClient, world: World, cast: Cast
+        self, service: httpx.AsyncClient, world: World, cast: Cast, show: Show
     ) -> None:
         room = world.create_room(cast.moderator)
+        show(cast.moderator, room)
         world.send_state(cast.moderator, room, "m.room.power_levels", {"users_default": 100})
         answer = await ask(service, world.openid_token(cast.moderator), room)
         assert answer.json()["power_levels"] == {"room": {**FILLED_IN, "users_default": 100}, "user": 100}
 
     async def test_levels_under_another_state_key_count_for_nothing(
-        self, service: httpx.AsyncClient, world: World, cast: Cast
+        self, service: httpx.AsyncClient, world: World, cast: Cast, show: Show
     ) -> None:
         room = world.create_room(cast.moderator, power_levels={"users": {cast.moderator.user_id: 100}})
+        show(cast.moderator, room)
         world.add(cast.moderator, room, cast.member)
         forged = {"users": {cast.member.user_id: 100}}
         world.send_state(cast.moderator, room, "m.room.power_levels", forged, state_key="x")
