@@ -33,7 +33,8 @@ class Service(Stoppable):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._auth_token = auth_token
-        for value in (access_token, auth_token or "", *(options or {}).values()):
+        secrets = [value for name, value in (options or {}).items() if name.endswith(("_TOKEN", "_KEY"))]
+        for value in (access_token, auth_token or "", *secrets):
             issued.register(value)
         env = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
