@@ -11,7 +11,7 @@ import contextlib
 import socketserver
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import dns.exception
@@ -31,6 +31,16 @@ _MOST_ALIASES = 20
 _UDP_BYTES = 512  # unless the question allows more (EDNS)
 
 
+def _answer(question: dns.message.Message, data: Sequence[str], ttl: int) -> dns.message.Message:
+    answer = dns.message.make_response(question)
+    asked = question.question[0]
+    if data:
+        answer.answer.append(
+            dns.rrset.from_text_list(asked.name, ttl, asked.rdclass, asked.rdtype, data, relativize=False)
+        )
+    return answer
+
+
 def servfail(question: dns.message.Message) -> dns.message.Message:
     answer = dns.message.make_response(question)
     answer.set_rcode(dns.rcode.SERVFAIL)
@@ -43,25 +53,58 @@ def nxdomain(question: dns.message.Message) -> dns.message.Message:
     return answer
 
 
+def refused(question: dns.message.Message) -> dns.message.Message:
+    answer = dns.message.make_response(question)
+    answer.set_rcode(dns.rcode.REFUSED)
+    return answer
+
+
 def silence(_: dns.message.Message) -> None:
     return None
 
 
-def garbage(_: dns.message.Message) -> bytes:
-    return b"\0\1garbage"
+def garbage(question: dns.message.Message) -> bytes:
+    """It begins as an answer to this question would, and promises more records than there are bytes."""
+    return question.id.to_bytes(2) + b"\x81\x80" + b"\xff" * 100
 
 
 def records(*data: str, ttl: int = 0) -> Reply:
     """Records of the type that was asked for, in the form of a zone file (`192.0.2.1`, or `0 0 8448 host.example.`).
     None at all: the name is there, and has no such records."""
 
+    return lambda question: _answer(question, data, ttl)
+
+
+def truncated(*data: str, ttl: int = 0) -> Reply:
+    """Such records, but over UDP nothing of them: whoever asks has to come back over TCP."""
+
     def reply(question: dns.message.Message) -> dns.message.Message:
-        answer = dns.message.make_response(question)
+        answer = _answer(question, data, ttl)
+        answer.flags |= dns.flags.TC
+        return answer
+
+    return reply
+
+
+def to_another_question(*data: str, ttl: int = 0) -> Reply:
+    """Such records, in an answer to a question that nobody asked."""
+
+    def reply(question: dns.message.Message) -> dns.message.Message:
+        answer = _answer(question, data, ttl)
         asked = question.question[0]
-        if data:
-            answer.answer.append(
-                dns.rrset.from_text_list(asked.name, ttl, asked.rdclass, asked.rdtype, data, relativize=False)
-            )
+        other = dns.name.from_text("nobody.asked.for.this.")
+        answer.question = [dns.rrset.RRset(other, asked.rdclass, asked.rdtype)]
+        return answer
+
+    return reply
+
+
+def with_another_id(*data: str, ttl: int = 0) -> Reply:
+    """Such records, from somebody who had to guess the question's id."""
+
+    def reply(question: dns.message.Message) -> dns.message.Message:
+        answer = _answer(question, data, ttl)
+        answer.id ^= 1
         return answer
 
     return reply
@@ -148,13 +191,14 @@ class DnsServer(Stoppable):
             return answer
         answer.flags |= dns.flags.RA
         if most is None:
+            answer.flags &= ~dns.flags.TC
             return answer.to_wire(max_size=65535)
-        try:
-            return answer.to_wire(max_size=max(most, question.payload))
-        except dns.exception.TooBig:
-            short = dns.message.make_response(question)
-            short.flags |= dns.flags.TC
-            return short.to_wire()
+        with contextlib.suppress(dns.exception.TooBig):
+            if not answer.flags & dns.flags.TC:
+                return answer.to_wire(max_size=max(most, question.payload))
+        short = dns.message.make_response(question)
+        short.flags |= dns.flags.TC
+        return short.to_wire()
 
     def _look_up(self, question: dns.message.Message) -> dns.message.Message:
         asked = question.question[0]
@@ -175,7 +219,8 @@ class DnsServer(Stoppable):
                 name = dns.name.from_text(data[0])
             else:
                 return answer
-            if not any(known == key for known, _ in (*self._zone, *self._scripts)):
+            # Where there is something below a name, the name exists, too (RFC 8020).
+            if not any(known == key or known.endswith(f".{key}") for known, _ in (*self._zone, *self._scripts)):
                 answer.set_rcode(dns.rcode.NXDOMAIN)
         soa = f"ns.invalid. admin.invalid. 1 60 60 60 {self._negative_ttl}"
         answer.authority.append(dns.rrset.from_text(dns.name.root, self._negative_ttl, "IN", "SOA", soa))
