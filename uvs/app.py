@@ -6,8 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 
 import httpx
 from starlette.applications import Starlette
@@ -15,15 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from uvs.errors import CannotTell, InvalidRequest, Refusal
-from uvs.homeserver import Inspectable
-from uvs.homeserver.msc4502 import Msc4502
-from uvs.homeserver.synapse_admin import SynapseAdmin
-from uvs.homeserver.synapse_module import SynapseModule
+from uvs.errors import CannotTell, InvalidRequest
 from uvs.limits import ConcurrencyLimit, RateLimit
-from uvs.matrix.identifiers import ServerName, UserID
-from uvs.matrix.openid import OpenIDToken
-from uvs.net.http import ByteBudget, Call, HttpClient, Observe, Outcome, observe_nothing, open_client, trust
+from uvs.net.http import Call, Outcome
 from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error
@@ -31,72 +24,10 @@ from uvs.ops.metrics import Metrics
 from uvs.ops.paths import METRICS, READY, VERIFY_USER, VERIFY_USER_IN_ROOM, routes
 from uvs.ops.readiness import Readiness
 from uvs.ops.startup import report_homeserver
-from uvs.settings import OwnHomeserver, Settings
-from uvs.settings.values import Access
+from uvs.settings import Settings
 from uvs.verification.api import VerificationApi
-from uvs.verification.decision import FederationPolicy, Own, Verifier
+from uvs.ways import connect
 from uvs.wire import Callers, Gate, guarded
-
-WAYS_IN: dict[Access, Callable[..., Inspectable]] = {
-    "synapse-admin": SynapseAdmin,
-    "msc4502": Msc4502,
-    "synapse-module": SynapseModule,
-}
-
-
-def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Inspectable:
-    """The configured way to one of the operator's homeservers."""
-    return WAYS_IN[own.access](
-        client,
-        url=own.url,
-        access_token=own.access_token.get_secret_value(),
-        federation_url=own.federation_url,
-        server_name=own.server_name,
-    )
-
-
-class _Unwired:
-    async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
-        raise CannotTell("Other homeservers are not asked yet.")
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """The ways to all homeservers, and the decision that rests on them. The clients are still to be entered."""
-
-    clients: list[HttpClient]
-    homeservers: list[Inspectable]
-    """As in `Settings.own_homeservers`."""
-    verifier: Verifier
-    policy: FederationPolicy
-
-
-def connect(
-    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None, observe: Observe = observe_nothing
-) -> Ways:
-    """What asks the homeservers; nothing is asked yet. `transport` is for tests."""
-    tls, budget = trust(settings.ca_file), ByteBudget()
-    clients = []
-    homeservers = []
-    # A client for each: one that is slow cannot use up the connections of the others.
-    for own in settings.own_homeservers:
-        client = open_client(
-            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
-        )
-        clients.append(client)
-        homeservers.append(connect_homeserver(own, client))
-    policy = FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny)
-    verifier = Verifier(
-        homeservers[0],
-        others={
-            own.server_name: Own(homeserver, own.authoritative_for)
-            for own, homeserver in zip(settings.own_homeservers[1:], homeservers[1:], strict=True)
-            if own.server_name is not None
-        },
-        federation=_Unwired(),
-        policy=policy,
-    )
-    return Ways(clients, homeservers, verifier, policy)
 
 
 def create_app(
@@ -134,9 +65,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
-        async with AsyncExitStack() as opened:
-            for client in ways.clients:
-                await opened.enter_async_context(client)
+        async with ways:
             reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in ways.homeservers]
             yield
             for report in reports:

@@ -15,7 +15,7 @@ from importlib.resources import as_file
 from pathlib import Path
 
 from uvs import __version__
-from uvs.app import connect_homeserver, create_app
+from uvs.app import create_app
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Finding, Homeserver
 from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
@@ -26,6 +26,7 @@ from uvs.ops.server import listen, serve
 from uvs.registration import DEFAULT_NAME, Registration
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, load
+from uvs.ways import connect_homeserver
 
 _SETTINGS_HELP = "Settings come from UVS_… variables, from files named by UVS_…_FILE, and from the TOML file named by \
 UVS_CONFIG_FILE; README.md lists them."

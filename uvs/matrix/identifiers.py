@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 MAX_BYTES = 255
 """Upper bound of an identifier in bytes of UTF-8, sigil and server name included (specification, appendices)."""
@@ -97,6 +98,14 @@ class ServerName:
     def host(self) -> str:
         """The name without its port; an IPv6 address keeps its brackets."""
         return self.value[: self.value.index("]") + 1] if self.value.startswith("[") else self.value.partition(":")[0]
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        """The IP address that the name is, in its one strict form; `None` where it is a host name."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]"))
+        except ValueError:
+            return None
 
     @property
     def port(self) -> int | None:
