@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_core import PydanticUndefined
 
 from tests.packaging.conftest import run
 from tests.packaging.documents import blocks, rows
@@ -230,9 +229,7 @@ def test_every_reason_that_people_are_shown_is_explained() -> None:
 def test_the_table_of_options_is_the_settings_own() -> None:
     expected = []
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, False) else f"`{field.default}`".replace(".0`", "`")
-        if field.default is PydanticUndefined:
-            default = "required"
+        default = f"`{field.default}`".replace(".0`", "`") if field.default else ""
         expected.append([f"`{PREFIX}{name.upper()}`", default, field.description])
     assert rows(README, "option") == expected
 
