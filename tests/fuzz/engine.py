@@ -109,7 +109,7 @@ def run_by_coverage(module: str, name: str, runs: int, seed: int, scratch: Path)
             os._exit(0)
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
-        if seed % 4 == 0:
+        if seed % 8 == 0:
             mutated: bytes = atheris.Mutate(data, most)
             return mutated
         return mutator.mutate(random.Random(seed), data)[:most]  # noqa: S311 - to be had again

@@ -80,17 +80,21 @@ class Mutator:
     def mutate(self, rng: random.Random, data: bytes) -> bytes:
         """`data`, changed in one to four ways."""
         for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
-            data = self._in_one_part(rng, data) if SEPARATOR in data and rng.random() < 0.8 else self._once(rng, data)
+            data = self._in_one_part(rng, data) if rng.random() < 0.9 else self._bytes(rng, data)
         return data[:MAX_LENGTH]
 
     def _in_one_part(self, rng: random.Random, data: bytes) -> bytes:
         parts = data.split(SEPARATOR)
         at = rng.randrange(len(parts))
-        parts[at] = self._once(rng, parts[at])
+        if rng.random() < 0.2:  # whole again: damage alone would leave nothing that gets past the first check
+            others = rng.choice(self._seeds).split(SEPARATOR)
+            parts[at] = others[at] if at < len(others) else b""
+        else:
+            parts[at] = self._once(rng, parts[at])
         return SEPARATOR.join(parts)
 
     def _once(self, rng: random.Random, data: bytes) -> bytes:
-        if data[:1] in {b"{", b"["} and rng.random() < 0.85:
+        if data[:1] in {b"{", b"["} and rng.random() < 0.95:
             try:
                 return self._json(rng, json.loads(data))
             except (ValueError, RecursionError):
