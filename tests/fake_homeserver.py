@@ -50,10 +50,9 @@ class FakeHomeserver:
         self.calls: list[tuple[str, str]] = []
         """What was asked, and the raw path of it."""
         self.faults: dict[str, Fault] = {}
-        self.service_user: User | None = User(f"@_uvs:{server_name}", "token-of-the-application-service")
-        self.service_has_scope = True
-        self.msc4502_enabled = True
-        self.module_url: str | None = "http://fake-module.invalid"
+        self.service_user = User(f"@_uvs:{server_name}", "token-of-the-application-service")
+        self.scopeless_token = "token-of-another-one"
+        self.module_url = "http://fake-module.invalid"
         self.module_secret = "of-the-module-and-of-this-test-only"
         self._numbers = count(1)
         self._users: dict[str, User] = {}
@@ -69,14 +68,21 @@ class FakeHomeserver:
 
     def way_in(self, access: str, admin: User) -> dict[str, str]:
         """The settings for that way in."""
-        assert self.service_user
-        assert self.module_url
         url, token = {
             "synapse-admin": (self.url, admin.access_token),
             "msc4502": (self.url, self.service_user.access_token),
             "synapse-module": (self.module_url, self.module_secret),
         }[access]
         return {"homeserver_url": url, "access_token": token, "homeserver_access": access}
+
+    def new_registration(self) -> None:
+        self.service_user = User(self.service_user.user_id, f"token-of-the-application-service-{next(self._numbers)}")
+
+    def new_module_secret(self) -> None:
+        self.module_secret = f"of-the-module-and-of-this-test-only-{next(self._numbers)}"
+
+    def restart(self) -> None:
+        """Nothing waits for that here."""
 
     # --- people -------------------------------------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class FakeHomeserver:
         request = Request(scope, receive)
         raw_path = scope["raw_path"].decode("ascii")
         parts = [unquote(part) for part in raw_path.split("/")[1:]]
-        if self.module_url and request.url.hostname == httpx.URL(self.module_url).host:
+        if request.url.hostname == httpx.URL(self.module_url).host:
             what, answer = MODULE, self._module(parts, request, await request.body())
         else:
             what, answer = self._route(parts, request)
@@ -211,10 +217,9 @@ class FakeHomeserver:
         return "nothing", _error(404, "M_UNRECOGNIZED")
 
     def _caller(self, request: Request) -> User | None:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.service_user is not None and token == self.service_user.access_token:
-            return self.service_user
-        return self._users.get(token)
+        services = [self.service_user, User(f"@_without_scope:{self.server_name}", self.scopeless_token)]
+        users = self._users | {user.access_token: user for user in services}
+        return users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
 
     def _refuse_admin(self, request: Request) -> Response | None:
         caller = self._caller(request)
@@ -249,12 +254,10 @@ class FakeHomeserver:
         return any(user.endswith(f":{self.server_name}") and membership == "join" for user, membership in members)
 
     def _is_joined(self, room_id: str, request: Request) -> Response:
-        if not self.msc4502_enabled:
-            return _error(404, "M_UNRECOGNIZED")
         caller = self._caller(request)
         if caller is None:
             return _unknown_token()
-        if caller is not self.service_user or not self.service_has_scope:
+        if caller is not self.service_user:
             return _error(403, "M_FORBIDDEN")
         room = self._rooms.get(room_id)
         if "server_name" in request.query_params:

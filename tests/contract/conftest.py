@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -25,22 +25,34 @@ WORLDS = {"fake": (ADMIN, MSC4502, MODULE), Version.NEWEST: (ADMIN, MSC4502, MOD
 """The oldest Synapse does not know MSC4502."""
 
 
+Test = TypeVar("Test", bound=Callable[..., object])
+
+
+def through(*ways_in: str) -> Callable[[Test], Test]:
+    """For tests, or classes of them, that are about these ways in only."""
+
+    def mark(test: Test) -> Test:
+        test.ways_in = ways_in  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that asks for a `world` or the `access` to it runs with all of them; one that asks for `room_version`,
     with those that this homeserver knows; one for `modern_version`, with those whose creators stand above all."""
     names = [name for name in ("world", "access", "room_version", "modern_version") if name in metafunc.fixturenames]
     if "world" not in names:
         return
+    chosen = getattr(metafunc.function, "ways_in", getattr(metafunc.cls, "ways_in", (ADMIN, MSC4502, MODULE)))
     cases: list[tuple[str, ...]] = []
-    # What is decided before anybody asks a homeserver has to be seen once on each kind.
-    before_asking = getattr(metafunc.cls, "before_asking", False)
     for world, ways_in in WORLDS.items():
         versions = (Version.NEWEST if world == "fake" else Version(world)).room_versions
         choices = {
             "world": (world,),
-            "access": ways_in[:1] if before_asking else ways_in,
+            "access": [access for access in ways_in if access in chosen],
             "room_version": versions,
-            "modern_version": tuple(version for version in versions if version == "12"),
+            "modern_version": [version for version in versions if version == "12"],
         }
         cases += itertools.product(*(choices[name] for name in names))
     indirect = [name for name in names if name in {"world", "access"}]

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.conftest import AUTH_TOKEN, MSC4502, Cast, Serve, Show, World
+from tests.contract.conftest import ADMIN, AUTH_TOKEN, MSC4502, Cast, Serve, Show, World, through
 from tests.parts.synapse import User
 from uvs.matrix.power_levels import CREATOR_LEVEL
 
@@ -35,9 +35,8 @@ async def ask(service: httpx.AsyncClient, token: object, room: object = None, **
     return await service.post("/verify/user" if room is None else "/verify/user_in_room", json=body)
 
 
+@through(ADMIN)  # decided before anybody asks a homeserver
 class TestTheFormOfRequests:
-    before_asking = True
-
     async def test_health_is_a_thumb_up_without_any_credential(self, serve: Serve) -> None:
         async with serve(auth_token=AUTH_TOKEN) as service:
             answer = await service.get("/health")
@@ -166,9 +165,8 @@ class TestTheFormOfRequests:
         assert answer.status_code == 403
 
 
+@through(ADMIN)
 class TestFields:
-    before_asking = True
-
     @pytest.mark.parametrize("empty", [{}, {"token": None}, {"token": ""}])
     async def test_the_first_missing_field_is_named(self, service: httpx.AsyncClient, empty: dict[str, object]) -> None:
         answer = await service.post("/verify/user_in_room", json=empty)

@@ -6,10 +6,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from tests.parts import ROOT
+from tests.parts import ROOT, issued
 from tests.parts.processes import free_port
 from tests.parts.synapse import Synapse, User, Version
-from uvs.registration import Registration
+from uvs.registration import SCOPE, Registration
 
 MODULE = ROOT / "synapse_module"
 
@@ -18,29 +18,37 @@ class OpenSynapse(Synapse):
     """`options` go over the configuration, as in `Synapse`."""
 
     def __init__(
-        self, directory: Path, *, version: Version = Version.NEWEST, options: dict[str, Any] | None = None
+        self,
+        directory: Path,
+        *,
+        server_name: str = "matrix.example",
+        version: Version = Version.NEWEST,
+        options: dict[str, Any] | None = None,
     ) -> None:
+        self.server_name = server_name
         self.module_port = free_port()
         self.module_url = f"http://127.0.0.1:{self.module_port}"
-        self.module_secret = secrets.token_hex(32)
-        self.secret_file = directory / "module-secret"
-        registration = Registration()
-        self.registration_file, _ = registration.write(directory / "registration")
-        self.secret_file.write_text(self.module_secret + "\n")
-        module = {"secret_path": str(self.secret_file), "listener_ports": [self.module_port]}
+        self._secret_file = directory / "module-secret"
+        self._registrations = directory / "registration"
+        self.new_registration()
+        self.new_module_secret()
+        self.scopeless_token = issued.register(secrets.token_urlsafe(32))
+        without_scope = Registration("_without_scope", self.scopeless_token).yaml().replace(f'\n  - "{SCOPE}"', " []")
+        (self._registrations / "without-scope.yaml").write_text(without_scope)
+        module = {"secret_path": str(self._secret_file), "listener_ports": [self.module_port]}
         super().__init__(
             directory,
+            server_name=server_name,
             version=version,
             python_path=[MODULE],
             options={
-                "app_service_config_files": [str(self.registration_file)],
+                "app_service_config_files": [str(each) for each in self._registrations.glob("*.yaml")],
                 "experimental_features": {"msc4502_enabled": True},
                 "listeners": [listener(self.module_port)],
                 "modules": [{"module": "uvs_synapse_module.UvsModule", "config": module}],
                 **(options or {}),
             },
         )
-        self.service_user = User(f"@{registration.name}:{self.server_name}", registration.as_token)
 
     def way_in(self, access: str, admin: User) -> dict[str, str]:
         """The settings for that way in."""
@@ -50,6 +58,21 @@ class OpenSynapse(Synapse):
             "synapse-module": (self.module_url, self.module_secret),
         }[access]
         return {"homeserver_url": url, "access_token": token, "homeserver_access": access}
+
+    # What is written anew counts from the next start on.
+
+    def new_registration(self) -> None:
+        registration = Registration(as_token=issued.register(secrets.token_urlsafe(32)))
+        registration.write(self._registrations, replace=True)
+        self.service_user = User(f"@{registration.name}:{self.server_name}", registration.as_token)
+
+    def new_module_secret(self) -> None:
+        self.module_secret = issued.register(secrets.token_urlsafe(32))
+        self._secret_file.write_text(self.module_secret + "\n")
+
+    def restart(self) -> None:
+        self.process.stop()
+        self.start()
 
 
 def listener(port: int) -> dict[str, Any]:
