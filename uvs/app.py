@@ -67,11 +67,13 @@ def create_app(
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
         async with ways:
             reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in ways.homeservers]
-            yield
-            for report in reports:
-                report.cancel()
-            await asyncio.gather(*reports, return_exceptions=True)
-            await readiness.close()
+            try:
+                yield
+            finally:
+                for report in reports:
+                    report.cancel()
+                await asyncio.gather(*reports, return_exceptions=True)
+                await readiness.close()
 
     app = Starlette(
         routes=routes(endpoints, internal_port=settings.internal_port),

@@ -95,7 +95,9 @@ class Readiness:
             _log.exception("Defect in the look at a homeserver; please report it")
             state = State.UNAVAILABLE
         if state is not self._last.get(name, State.READY):
-            _log.log(level, "Homeserver %s is %s. %s", name, state, why, extra={"facts": {"detail": detail}})
+            _log.log(
+                level, "Homeserver %s is %s%s", name, state, why and f": {why}", extra={"facts": {"detail": detail}}
+            )
         self._last[name] = state
         return state
 
