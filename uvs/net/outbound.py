@@ -1,0 +1,151 @@
+"""The way out to servers that strangers named: the egress guard at the moment of connecting.
+
+Nothing here looks up a name. The URL names an address; it is judged once more, and that very address is connected to,
+directly or through the operator's proxy. Every request has a connection of its own: one that was verified for a name
+must not carry a request for another, and the engine tells connections apart by address alone.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore
+import httpx
+
+from uvs.net.egress import Egress
+from uvs.net.hosts import IPAddress, in_url
+
+SocketOptions = Iterable[Any]
+
+
+class GuardedTransport(httpx.AsyncHTTPTransport):
+    """`proxy` is an HTTP proxy of the operator's, which is not judged: it is asked to connect to the judged address."""
+
+    def __init__(self, egress: Egress, *, tls: ssl.SSLContext, proxy: str | None = None) -> None:
+        super().__init__(verify=tls, trust_env=False)
+        # There is no other way to hand a network backend to httpx.
+        self._pool = _Pool(tls, GuardedBackend(egress, httpcore.URL(proxy) if proxy else None))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Says to the other side, too, that there is one request to a connection."""
+        request.headers["Connection"] = "close"
+        return await super().handle_async_request(request)
+
+
+class _Connection(httpcore.AsyncHTTPConnection):
+    def is_available(self) -> bool:
+        """For another request: never."""
+        return False
+
+
+class _Pool(httpcore.AsyncConnectionPool):
+    def __init__(self, tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> None:
+        super().__init__(max_connections=None, max_keepalive_connections=0)  # the client bounds them
+        self._tls = tls
+        self._backend = backend
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        return _Connection(origin, ssl_context=self._tls, network_backend=self._backend)
+
+
+class GuardedBackend(httpcore.AsyncNetworkBackend):
+    """Connects to addresses that are judged, and to nothing else."""
+
+    def __init__(self, egress: Egress, proxy: httpcore.URL | None = None) -> None:
+        self._egress = egress
+        self._proxy = proxy
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the engine's interface
+        local_address: str | None = None,
+        socket_options: SocketOptions | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises httpcore.ConnectError, httpcore.ConnectTimeout."""
+        address = self._judge(host)
+        if self._proxy is not None:
+            return _Stream(await self._tunnel(self._proxy, address, port, timeout))
+        return _Stream(await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options))
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - the engine's interface
+        socket_options: SocketOptions | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """There is no stranger behind a Unix socket."""
+        raise httpcore.ConnectError("blocked: not an IP address")
+
+    def _judge(self, host: str) -> IPAddress:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            raise httpcore.ConnectError("blocked: not an IP address") from None
+        if "%" in host or self._egress.objection(address) is not None:
+            raise httpcore.ConnectError("blocked: no address of the internet")
+        return address
+
+    async def _tunnel(
+        self, proxy: httpcore.URL, address: IPAddress, port: int, seconds: float | None
+    ) -> httpcore.AsyncNetworkStream:
+        connection = httpcore.AsyncHTTPConnection(proxy.origin, network_backend=self._network)
+        target = f"{in_url(address)}:{port}".encode()
+        request = httpcore.Request(
+            "CONNECT",
+            httpcore.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port, target=target),
+            headers=[(b"Host", target)],
+            extensions={"timeout": {"connect": seconds, "read": seconds, "write": seconds}},
+        )
+        connected = False
+        try:
+            response = await connection.handle_async_request(request)
+            connected = response.status in range(200, 300)
+        except httpcore.TimeoutException as error:
+            raise httpcore.ConnectTimeout("the proxy does not answer") from error
+        except (httpcore.ProtocolError, httpcore.NetworkError) as error:
+            raise httpcore.ConnectError("the proxy cannot be asked") from error
+        finally:
+            if not connected:
+                await connection.aclose()
+        if not connected:
+            raise httpcore.ConnectError(f"the proxy answered with HTTP status {response.status}")
+        stream: httpcore.AsyncNetworkStream = response.extensions["network_stream"]
+        return stream
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """Closes the connection also where the agreement on TLS is cancelled, which the engine does not: whoever stalls
+    there would leave one open here each time."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
