@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -14,11 +15,17 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tests.fake_homeserver import JOINED_ROOMS, USERINFO, FakeHomeserver, Fault, after, answering
 from tests.parts.synapse import User
 from tests.service import running, settings
-from uvs.ops.access import AccessMiddleware
+from uvs.errors import CannotTell
+from uvs.ops.access import AccessMiddleware, on_cannot_tell
 from uvs.ops.logs import ConsoleFormatter, JsonFormatter
 from uvs.ops.metrics import Metrics
 from uvs.ops.reference import BITS, HEADER, new_reference
@@ -157,10 +164,48 @@ class TestTheLine:
         assert isinstance(line["ms"], float)
         assert SECRET not in it.text()
 
+    async def test_it_says_what_the_request_cost_upstream(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with service(caplog) as it:
+            await it.ask(token="x")
+            await it.ask()
+            await it.client.get("/elsewhere")
+        refused, member, elsewhere = it.lines()
+        assert refused["upstream_calls"] < member["upstream_calls"]
+        assert member["upstream_ms"] > 0
+        assert "upstream_calls" not in elsewhere
+
+    async def test_requests_at_the_same_time_do_not_count_for_each_other(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with service(caplog) as it:
+            await it.ask()
+            await asyncio.gather(*(it.ask() for _ in range(10)))
+        assert len({line["upstream_calls"] for line in it.lines()}) == 1
+
+    async def test_what_only_the_operator_may_know_stands_in_it_and_not_in_the_answer(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def raises(_: Request) -> Response:
+            raise CannotTell("Asking failed.", detail="10.0.0.1 refused the connection")
+
+        app = Starlette(
+            routes=[Route("/", raises)],
+            middleware=[Middleware(AccessMiddleware, metrics=Metrics(), getrandbits=lambda _: 0)],
+            exception_handlers={CannotTell: on_cannot_tell},
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://uvs") as client:
+            answer = await client.get("/")
+        (line,) = (json.loads(JsonFormatter(None).format(r)) for r in caplog.records)
+        assert (line["error"], line["detail"]) == ("Asking failed.", "10.0.0.1 refused the connection")
+        assert "10.0.0.1" not in answer.text + str(answer.headers)
+
     @pytest.mark.parametrize(
         ("path", "status", "level"),
         [
             ("/health", 200, "debug"),
+            ("/ready", 503, "debug"),
+            ("/metrics", 200, "debug"),
+            ("/metrics", 403, "info"),
             ("/.well-known/element/jitsi", 200, "info"),
             ("/verify/user", 400, "info"),
             ("/elsewhere", 404, "info"),
@@ -169,7 +214,8 @@ class TestTheLine:
     async def test_every_request_is_one_line_and_health_checks_only_show_at_debug_level(
         self, caplog: pytest.LogCaptureFixture, path: str, status: int, level: str
     ) -> None:
-        async with service(caplog) as it:
+        options = {"auth_token": "caller"} if status == 403 else {}
+        async with service(caplog, faults={"whoami": answering(500)}, **options) as it:
             await it.client.request("POST" if path.startswith("/verify") else "GET", path)
         (line,) = it.lines()
         assert line["level"] == level

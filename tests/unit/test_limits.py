@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fake_homeserver import USERINFO, FakeHomeserver, after, answering
+from tests.parts import issued
 from tests.service import running, settings
 from uvs.app import create_app
 from uvs.errors import LimitExceeded, Overloaded
-from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit
+from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit, caller
 from uvs.wire import MAX_STRANGERS
 
 
@@ -149,6 +150,76 @@ class TestHowMuchAtOnce:
             pass
 
 
+ADDRESSES = st.ip_addresses().map(str)
+
+
+class TestWhoIsOneCaller:
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.1", "192.0.2.2", False),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", True),
+            ("2001:db8:0:1::1", "2001:DB8:0:1:0:0:0:1", True),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+            ("fe80::1%eth0", "fe80::2", True),
+            ("::ffff:192.0.2.1", "192.0.2.1", True),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("no address", "neither", True),
+            ("", "unknown", True),
+            ("", "192.0.2.1", False),
+        ],
+    )
+    def test_an_ipv4_address_an_ipv6_network_and_whatever_is_no_address(self, one: str, other: str, same: bool) -> None:
+        assert (caller(one) == caller(other)) == same
+
+    @given(address=ADDRESSES | st.text())
+    def test_every_name_is_short_and_none_raises(self, address: str) -> None:
+        assert len(caller(address)) < 40
+
+
+async def statuses(requests: list[tuple[str, str]], *, trusted_proxies: str) -> list[int]:
+    """Of one request each, all on one share: from which address, and what it says in the headers of proxies."""
+    options = settings(rate_limit=1, trusted_proxies=trusted_proxies)
+    app = create_app(options, transport=FakeHomeserver().transport(), clock=Clock())
+    found = []
+    for address, forwarded in requests:
+        transport = httpx.ASGITransport(app=app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://uvs") as client:
+            headers = {"X-Forwarded-For": forwarded, "X-Real-IP": "10.0.0.77", "Forwarded": "for=10.0.0.77"}
+            found.append((await client.post("/verify/user", headers=headers)).status_code)
+    return found
+
+
+PROXY = "10.0.0.1"
+
+
+class TestBehindAProxy:
+    @pytest.mark.parametrize(
+        ("first", "second", "same"),
+        [
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.1", "192.0.2.2", False),
+            ("203.0.113.5, 192.0.2.1", "203.0.113.6, 192.0.2.1", True),  # what the client wrote there itself
+            ("192.0.2.1, 203.0.113.5", "192.0.2.1, 203.0.113.6", False),
+            ("192.0.2.1, 10.1.2.3", "192.0.2.1, 10.1.2.4", True),  # two proxies, both trusted
+            (f"203.0.113.5, 192.0.2.1, {PROXY}", f"203.0.113.6, 192.0.2.1, {PROXY}", True),
+            ("2001:db8:0:1::1", "2001:db8:0:1::2", True),
+            ("[2001:db8:0:1::1]:1234", "2001:db8:0:1::2", True),
+            ("192.0.2.1:1234", "192.0.2.1:4321", True),
+            ("nonsense", "more nonsense", True),
+            ("", "", True),
+        ],
+    )
+    async def test_the_last_address_that_is_no_proxy_counts(self, first: str, second: str, same: bool) -> None:
+        found = await statuses([(PROXY, first), (PROXY, second)], trusted_proxies="10.0.0.0/8")
+        assert found == [400, 429 if same else 400]
+
+    async def test_whoever_is_no_proxy_is_not_believed(self) -> None:
+        requests = [("192.0.2.7", "192.0.2.1"), ("192.0.2.7", "192.0.2.2"), ("192.0.2.7", PROXY)]
+        assert await statuses(requests, trusted_proxies=PROXY) == [400, 429, 429]
+
+
 class TestOverHttp:
     async def test_too_often_is_429_with_a_time_to_wait(self) -> None:
         clock = Clock()
@@ -166,14 +237,30 @@ class TestOverHttp:
                 assert (await client.get(path)).status_code == 200
 
     async def test_the_limit_is_for_each_address_and_no_header_changes_that(self) -> None:
-        app = create_app(settings(rate_limit=1), transport=FakeHomeserver().transport(), clock=Clock())
-        statuses = []
-        for address, forwarded in [("10.0.0.1", "10.0.0.9"), ("10.0.0.1", "10.0.0.8"), ("10.0.0.2", "10.0.0.9")]:
-            transport = httpx.ASGITransport(app=app, client=(address, 1))
-            async with httpx.AsyncClient(transport=transport, base_url="http://uvs") as client:
-                headers = {"X-Forwarded-For": forwarded, "X-Real-IP": forwarded, "Forwarded": f"for={forwarded}"}
-                statuses.append((await client.post("/verify/user", headers=headers)).status_code)
-        assert statuses == [400, 429, 400]
+        assert await statuses(
+            [("10.0.0.1", "10.0.0.9"), ("10.0.0.1", "10.0.0.8"), ("10.0.0.2", "10.0.0.9")], trusted_proxies=""
+        ) == [400, 429, 400]
+
+    async def test_whoever_shows_the_credential_is_not_limited_and_uses_up_nobodys_share(self) -> None:
+        token = issued.secret()
+        options = settings(rate_limit=2, auth_token=token)
+        async with running(options, transport=FakeHomeserver().transport(), clock=Clock()) as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            assert {(await client.post("/verify/user", headers=headers)).status_code for _ in range(20)} == {400}
+            for path in ("/verify/user", "/metrics"):
+                method = "GET" if path == "/metrics" else "POST"
+                assert (await client.request(method, path)).status_code == 403
+            refused = await client.post("/verify/user")
+            assert refused.status_code == 429
+            assert "UVS_AUTH_TOKEN" in refused.json()["error"]
+            assert (await client.post("/verify/user", headers=headers)).status_code == 400
+
+    async def test_where_no_credential_is_set_everybody_is_limited_and_told_how_not_to_be(self) -> None:
+        async with running(settings(rate_limit=1), transport=FakeHomeserver().transport(), clock=Clock()) as client:
+            headers = {"Authorization": "Bearer x"}
+            statuses = [await client.post("/verify/user", headers=headers) for _ in range(2)]
+        assert [answer.status_code for answer in statuses] == [400, 429]
+        assert "set UVS_AUTH_TOKEN" in statuses[-1].json()["error"]
 
     async def test_too_much_at_once_is_503_with_a_time_to_wait_and_health_is_still_good(self) -> None:
         homeserver = FakeHomeserver()

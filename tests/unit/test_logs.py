@@ -15,11 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.fake_homeserver import FakeHomeserver
+from tests.fake_homeserver import FakeHomeserver, answering
 from tests.service import running, settings
-from uvs.matrix.identifiers import RoomID
+from uvs.matrix.identifiers import InvalidIdentifier, RoomAlias, RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.ops.logs import LEVELS, ConsoleFormatter, Format, JsonFormatter, configure
+from uvs.ops.logs import LEVELS, ConsoleFormatter, Format, JsonFormatter, Pseudonyms, configure
 
 SECRET = "SeCrEt"
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
@@ -236,3 +236,72 @@ class TestLevels:
         (line,) = stderr.getvalue().splitlines()
         assert line.startswith(start)
         assert SECRET not in line
+
+
+USER, ROOM, ALIAS = UserID.parse("@alice:example.org"), RoomID.parse("!abc:example.org"), RoomAlias.parse("#a:b.c")
+IDS = st.sampled_from([USER, ROOM, ALIAS]) | st.builds(
+    lambda name: UserID.parse(f"@{name}:example.org"), st.text("abcdefg=_", min_size=1, max_size=9)
+)
+
+
+class TestPseudonyms:
+    @pytest.mark.parametrize("form", [ConsoleFormatter, JsonFormatter])
+    @pytest.mark.parametrize("value", [USER, ROOM, ALIAS])
+    def test_they_stand_for_identifiers_wherever_one_is_logged(
+        self, form: type[ConsoleFormatter], value: UserID | RoomID | RoomAlias
+    ) -> None:
+        line = form(Pseudonyms()).format(record("hello", facts={"whatever": value, "server": "example.org"}))
+        assert value.value not in line
+        assert re.search(rf"{value.value[0]}[0-9A-HJKMNP-TV-Z]{{12}}\b", line)
+        assert "example.org" in line  # whose server it is may be known
+
+    @pytest.mark.parametrize("form", [ConsoleFormatter, JsonFormatter])
+    def test_without_them_identifiers_are_logged(self, form: type[ConsoleFormatter]) -> None:
+        assert USER.value in form(None).format(record("hello", facts={"user": USER}))
+
+    @given(one=IDS, other=IDS)
+    def test_the_same_has_the_same_and_others_have_others(self, one: UserID, other: UserID) -> None:
+        pseudonyms = Pseudonyms("key")
+        assert (pseudonyms(one) == Pseudonyms("key")(other)) == (one == other)
+
+    def test_with_another_key_they_are_others_and_without_a_key_at_each_start(self) -> None:
+        assert len({Pseudonyms(key)(USER) for key in ("key", "other key", None, None)}) == 4
+
+    def test_a_key_of_any_length_will_do_and_all_of_it_counts(self) -> None:
+        assert Pseudonyms("k" * 1000)(USER) != Pseudonyms("k" * 999)(USER)
+
+    @given(one=IDS)
+    def test_none_can_be_taken_for_an_identifier(self, one: UserID) -> None:
+        pseudonym = str(Pseudonyms()(one))
+        for kind in (UserID, RoomID, RoomAlias):
+            with pytest.raises(InvalidIdentifier):
+                kind.parse(pseudonym)
+
+    @pytest.mark.parametrize("value", [None, 7, "text", OpenIDToken(SECRET)])
+    def test_everything_else_is_logged_as_it_is(self, value: object) -> None:
+        assert Pseudonyms()(value) is value
+
+    @pytest.mark.parametrize("path", ["/verify/user", "/verify/user_in_room"])
+    @pytest.mark.parametrize("kind", ["yes", "no", "alias", "cannot-tell", "invalid"])
+    async def test_no_line_about_a_verification_names_anybody_or_any_room(
+        self, path: str, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        homeserver = FakeHomeserver()
+        admin, alice = homeserver.register("admin", admin=True), homeserver.register("alice")
+        room = homeserver.create_room(alice if kind == "yes" else admin)
+        if kind == "cannot-tell":
+            homeserver.faults["joined_rooms"] = answering(500)
+        options = settings(access_token=admin.access_token, openid_verify_server_name=homeserver.server_name)
+        body = {
+            "token": homeserver.openid_token(alice),
+            "room_id": "#alias:matrix.example" if kind == "alias" else room,
+        }
+        async with running(options, transport=homeserver.transport()) as client:
+            await client.post(path, json={**body, "matrix_server_name": 7} if kind == "invalid" else body)
+        lines = "\n".join(
+            form(Pseudonyms()).format(r) for r in caplog.records for form in (ConsoleFormatter, JsonFormatter)
+        )
+        assert "POST /verify" in lines
+        for identifier in ("alice", "alias", room, room[1:8]):
+            assert identifier not in lines

@@ -191,12 +191,69 @@ def test_a_port_that_is_taken_is_said_in_one_line_and_ends_the_process(tmp_path:
     assert line.endswith(f"ERROR   uvs cannot listen on 127.0.0.1 port {port}: Address already in use")
 
 
+def test_a_port_for_own_systems_is_served_by_the_same_process(homeserver: FakeHomeserver, tmp_path: Path) -> None:
+    port = free_port()
+    with process(homeserver, tmp_path, UVS_INTERNAL_PORT=str(port)) as service:
+        public, internal = service.url, f"http://127.0.0.1:{port}"
+        asked_for = ("/health", "/ready", "/metrics", "/openapi.json")
+        found = {
+            where: [httpx.get(where + path, timeout=5, trust_env=False).status_code for path in asked_for]
+            for where in (public, internal)
+        }
+        assert found == {public: [200, 404, 404, 200], internal: [200, 200, 200, 200]}
+        token = homeserver.openid_token(homeserver.register("member"))
+        for where, status in ((public, 404), (internal, 200)):
+            answer = httpx.post(f"{where}/verify/user", json={"token": token}, timeout=5, trust_env=False)
+            assert answer.status_code == status
+        spoofed = post(b"{}", b"Host: 127.0.0.1:%d" % port).replace(b"Host: uvs\r\n", b"")
+        assert statuses(answer_to(service.port, spoofed)) == [404]
+        absolute = spoofed.replace(b"/verify", b"http://127.0.0.1:%d/verify" % port, 1)
+        assert statuses(answer_to(service.port, absolute)) == [404]
+        first = service.log_text().splitlines()[0]
+        assert first.endswith(f"listens on 127.0.0.1 port {service.port} and 127.0.0.1 port {port}")
+
+
+def test_a_port_for_own_systems_that_is_taken_is_said_and_ends_the_process(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        env = {
+            "PATH": os.environ["PATH"],
+            "UVS_HOMESERVER_URL": "http://127.0.0.1:1",
+            "UVS_ACCESS_TOKEN": "x",
+            "UVS_PORT": str(free_port()),
+            "UVS_INTERNAL_PORT": str(port),
+            "UVS_FEDERATION": "off",
+        }
+        uvs = Process([sys.executable, "-m", "uvs"], tmp_path / "log", env=env)
+        wait_until(lambda: not uvs.running)
+        assert uvs.stop() == 1
+    (line,) = uvs.log_text().splitlines()
+    assert line.endswith(f"ERROR   uvs cannot listen on 127.0.0.1 port {port}: Address already in use")
+
+
+@pytest.mark.parametrize(("options", "shown"), [({}, False), ({"UVS_LOG_IDENTIFIERS": "true"}, True)])
+def test_the_log_names_people_only_where_the_operator_wants_it(
+    homeserver: FakeHomeserver, tmp_path: Path, options: dict[str, str], shown: bool
+) -> None:
+    key = {"UVS_LOG_PSEUDONYM_KEY": "a-key-of-the-operators"}
+    pseudonyms = set()
+    for start in ("first", "second"):
+        with process(homeserver, tmp_path / start, **options, **(key if not shown else {})) as service:
+            ask(service, homeserver.openid_token(homeserver.register("alice")))
+            wait_until(lambda: "POST /verify/user 200" in service.log_text())
+            line = next(line for line in service.log_text().splitlines() if "POST /verify/user 200" in line)
+            assert ("user=@alice:matrix.example" in line) == shown
+            pseudonyms.add(re.findall(r" user=(\S+)", line)[0])
+    assert len(pseudonyms) == 1
+
+
 def test_asked_to_end_it_finishes_what_it_is_at_and_takes_nothing_new(
     homeserver: FakeHomeserver, tmp_path: Path
 ) -> None:
     with process(homeserver, tmp_path) as service, ThreadPoolExecutor() as threads:
         wait_until(lambda: "Homeserver" in service.log_text())
         homeserver.calls.clear()
+        homeserver.register("slow")
         homeserver.faults[USERINFO] = after(1, answering(200, {"sub": "@slow:matrix.example"}))
         under_way = threads.submit(ask, service, "token")
         wait_until(lambda: asked(homeserver, times=1))
@@ -413,6 +470,7 @@ def test_a_connection_that_is_never_done_is_closed(impatient: int, what: str) ->
 
 
 def test_an_answer_may_take_longer_than_all_that(impatient: int, homeserver: FakeHomeserver) -> None:
+    homeserver.register("slow")
     homeserver.faults[USERINFO] = after(1, answering(200, {"sub": "@slow:matrix.example"}))
     raw = answer_to(impatient, post(b'{"token": "x"}'))
     del homeserver.faults[USERINFO]
