@@ -146,7 +146,8 @@ def _examples(field: str) -> str:
 
 def _describe(error: Mapping[str, Any]) -> tuple[str, str]:
     """Name, and the line: name, reason, example."""
-    field, *inner = map(str, error["loc"])
+    # A name in a table may be anything; a line is a line.
+    field, *inner = (part if part.isprintable() else ascii(part) for part in map(str, error["loc"]))
     name = PREFIX + field.upper()
     if field not in Settings.model_fields:
         close = difflib.get_close_matches(field.lower().removeprefix(PREFIX.lower()), Settings.model_fields, n=1)

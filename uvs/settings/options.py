@@ -86,9 +86,11 @@ def _parse_tables(value: object) -> object:
     """Accept tables, or (from the environment) JSON."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError("must be an array of tables; in the environment, as JSON") from None
+    if value == []:
+        raise ValueError("must have one table at least")
     return value
 
 
