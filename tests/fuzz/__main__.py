@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import secrets
 import subprocess
@@ -81,6 +82,7 @@ def _start(module: Module, target: Target, *options: str) -> int:
 
 def _be_one(module: str, name: str, runs: int, seed: int, only: Path | None) -> int:
     scratch = SCRATCH / name
+    logging.getLogger().addHandler(logging.NullHandler())
     if only is None and engine.can_see_coverage():
         engine.run_by_coverage(module, name, runs, seed, scratch)
     importlib.import_module(module)

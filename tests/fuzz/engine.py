@@ -1,4 +1,4 @@
-"""Runs a target: guided by coverage (atheris, where there is one), or by what came of each input."""
+"""Runs a target: guided by what came of each input, and by coverage where atheris is to be had."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Run:
         self.runs = runs
         self.done = 0
         self.last = b""
+        self.kept = list(target.seeds)
+        """Inputs of which something new came."""
         self.outcomes: Counter[Hashable] = Counter()
         self._progress = progress
         self._started = self._said = time.monotonic()
@@ -53,6 +55,8 @@ class Run:
         if seconds > MOST_SECONDS:
             raise Finding(f"{self.target.name}: {seconds:.1f} s with {data[:2000]!r}")
         self.done += 1
+        if outcome not in self.outcomes and len(self.kept) < _MOST_KEPT:
+            self.kept.append(data)
         self.outcomes[outcome] += 1
         if self._progress and self.done % 64 == 0 and time.monotonic() > self._said + _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
@@ -72,16 +76,11 @@ class Run:
 def run_by_outcome(run: Run, seed: int) -> None:
     """Make inputs out of those that brought something new. Raises Finding."""
     rng = random.Random(f"{run.target.name} {seed}")  # noqa: S311 - to be had again
-    kept = list(run.target.seeds)
-    mutator = Mutator(kept, run.target.words)
+    mutator = Mutator(run.target.seeds, run.target.words)
     for data in run.target.seeds[: run.runs]:
         run.give(data)
     while run.done < run.runs:
-        data = mutator.mutate(rng, rng.choice(kept))
-        new = len(run.outcomes)
-        run.give(data)
-        if len(run.outcomes) > new and len(kept) < _MOST_KEPT:
-            kept.append(data)
+        run.give(mutator.mutate(rng, rng.choice(run.kept)))
 
 
 def can_see_coverage() -> bool:
@@ -112,7 +111,9 @@ def run_by_coverage(module: str, name: str, runs: int, seed: int, scratch: Path)
         if seed % 8 == 0:
             mutated: bytes = atheris.Mutate(data, most)
             return mutated
-        return mutator.mutate(random.Random(seed), data)[:most]  # noqa: S311 - to be had again
+        rng = random.Random(seed)  # noqa: S311 - to be had again
+        # Coverage sees nothing of what is written in C or Lua; what comes of an input does.
+        return mutator.mutate(rng, data if seed % 2 else rng.choice(run.kept))[:most]
 
     corpus = scratch / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ end
 
 local questions = {
 	base32 = function (bytes) return uvs.base32(bytes); end;
+	loggable = function (text) return hex(uvs.loggable(text)); end;
 	object = function (text) return show(uvs.read_object(text)); end;
 	token = function (jwt, issuer)
 		local claims, flaw = uvs.read_token(jwt, issuer);
