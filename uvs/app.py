@@ -44,7 +44,7 @@ def create_app(
         metrics.upstream(call, outcome, seconds)
         upstream.observe(seconds)
 
-    ways = connect(settings, transport=transport, observe=observe)
+    ways = connect(settings, transport=transport, observe=observe, clock=clock, caches=metrics.cache)
     callers = _callers(settings, clock)
     gate = Gate(
         callers=callers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -9,14 +10,19 @@ from typing import Self
 
 import httpx
 
-from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Inspectable
+from uvs.homeserver.federation import RemoteHomeservers
 from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.homeserver.synapse_module import SynapseModule
-from uvs.matrix.identifiers import ServerName, UserID
-from uvs.matrix.openid import OpenIDToken
+from uvs.net.cache import tell_nobody
+from uvs.net.destination import Addresses
+from uvs.net.discovery import Discovery
+from uvs.net.egress import Egress
 from uvs.net.http import ByteBudget, HttpClient, Observe, observe_nothing, open_client, trust
+from uvs.net.outbound import GuardedTransport
+from uvs.net.resolver import DnsResolver
+from uvs.net.well_known import WellKnown
 from uvs.settings import OwnHomeserver, Settings
 from uvs.settings.values import Access
 from uvs.verification.decision import FederationPolicy, Own, Verifier
@@ -46,6 +52,7 @@ class Ways:
     clients: list[HttpClient]
     homeservers: list[Inspectable]
     """As in `Settings.own_homeservers`."""
+    discovery: Discovery
     policy: FederationPolicy
     verifier: Verifier
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -60,32 +67,39 @@ class Ways:
 
 
 def connect(
-    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None, observe: Observe = observe_nothing
+    settings: Settings,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    observe: Observe = observe_nothing,
+    clock: Callable[[], float] = time.monotonic,
+    caches: Callable[[str], Callable[[bool], None]] = lambda _name: tell_nobody,
 ) -> Ways:
-    """Nothing is asked yet. `transport` (the way to the operator's own homeservers) is for tests."""
-    tls, budget, timeout = trust(settings.ca_file), ByteBudget(), settings.request_timeout
+    """Nothing is asked yet. `transport` (the way to the operator's own homeservers) and `clock` (seconds) are for
+    tests; `caches` gives for each cache whom to tell of hits and misses."""
+    tls, budget = trust(settings.ca_file), ByteBudget()
+
+    def client(transport: httpx.AsyncBaseTransport | None) -> HttpClient:
+        return open_client(
+            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
+        )
+
     # A client for each homeserver, and one for all strangers: who is slow cannot use up the connections of the others.
-    clients = [
-        open_client(timeout=timeout, tls=tls, transport=transport, observe=observe, budget=budget)
-        for _ in settings.own_homeservers
-    ]
-    homeservers = [
-        connect_homeserver(own, client) for own, client in zip(settings.own_homeservers, clients, strict=True)
-    ]
+    clients = [client(transport) for _ in settings.own_homeservers]
+    homeservers = list(map(connect_homeserver, settings.own_homeservers, clients))
+
+    egress = Egress(settings.allowed_networks, unrestricted=settings.disable_ip_blacklist)
+    outbound = client(GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy))
+    resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
+    addresses = Addresses(resolver, egress, observe=observe)
+    well_known = WellKnown(outbound, addresses, clock=clock, tell=caches("well_known"))
+    discovery = Discovery(well_known, addresses, resolver)
+
     policy = FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny)
-    verifier = Verifier(
-        homeservers[0],
-        others={
-            own.server_name: Own(homeserver, own.authoritative_for)
-            for own, homeserver in zip(settings.own_homeservers[1:], homeservers[1:], strict=True)
-            if own.server_name is not None
-        },
-        federation=_Unwired(),
-        policy=policy,
-    )
-    return Ways(clients, homeservers, policy, verifier)
-
-
-class _Unwired:
-    async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
-        raise CannotTell("Other homeservers are not asked yet.")
+    others = {
+        own.server_name: Own(homeserver, own.authoritative_for)
+        for own, homeserver in list(zip(settings.own_homeservers, homeservers, strict=True))[1:]
+        if own.server_name is not None
+    }
+    federation = RemoteHomeservers(outbound, discovery)
+    verifier = Verifier(homeservers[0], others=others, federation=federation, policy=policy)
+    return Ways([*clients, outbound], homeservers, discovery, policy, verifier)
