@@ -81,14 +81,16 @@ class DnsResolver:
         clock: Callable[[], float] = time.monotonic,
         observe: Observe = observe_nothing,
         tell: Callable[[bool], None] = tell_nobody,
+        seconds: float = LOOK_UP_SECONDS,
     ) -> None:
-        """`tell` hears of each question whether it could be answered from memory."""
+        """`tell` hears of each question whether it could be answered from memory. `seconds` bounds a look-up."""
+        self._seconds = seconds
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         self._resolver.nameservers = [
             dns.nameserver.Do53Nameserver(address, port) for address, port in servers or _system_servers()
         ]
-        self._resolver.timeout = TRY_SECONDS
-        self._resolver.lifetime = LOOK_UP_SECONDS
+        self._resolver.timeout = min(TRY_SECONDS, seconds)
+        self._resolver.lifetime = seconds
         self._resolver.use_edns(0, 0, _UDP_PAYLOAD)
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self._observe = observe
@@ -135,7 +137,7 @@ class DnsResolver:
         outcome = Outcome.TIMEOUT  # whoever is cancelled has waited too long
         try:
             # The library reckons with the time of day, which jumps.
-            async with asyncio.timeout(LOOK_UP_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 found = await self._resolve(dns.name.from_text(name, dns.name.root), rdtype)
             outcome = Outcome.OK
         except (TimeoutError, dns.exception.Timeout):
