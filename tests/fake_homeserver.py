@@ -28,6 +28,9 @@ WHOAMI = "whoami"
 JOINED_ROOMS = "joined_rooms"
 ACCOUNT = "account"
 STATE = "state"
+VERSIONS = "versions"
+SERVER_VERSION = "server_version"
+OPENID_REQUEST = "openid_request"
 
 Fault = Callable[[], Awaitable[Response]]
 
@@ -56,6 +59,7 @@ class FakeHomeserver:
         self.module_secret = "of-the-module-and-of-this-test-only"
         self._numbers = count(1)
         self._users: dict[str, User] = {}
+        self._accounts: set[str] = set()
         self._admins: set[str] = set()
         self._deactivated: set[str] = set()
         self._locked: set[str] = set()
@@ -89,6 +93,7 @@ class FakeHomeserver:
     def register(self, localpart: str, *, admin: bool = False) -> User:
         user = User(f"@{localpart}:{self.server_name}", issued.secret())
         self._users[user.access_token] = user
+        self._accounts.add(user.user_id)
         if admin:
             self._admins.add(user.access_token)
         return user
@@ -197,7 +202,7 @@ class FakeHomeserver:
             answer = await self.faults[what]()
         await answer(scope, receive, send)
 
-    def _route(self, parts: list[str], request: Request) -> tuple[str, Response]:
+    def _route(self, parts: list[str], request: Request) -> tuple[str, Response]:  # noqa: C901 - one case, one call
         match parts:
             case ["_matrix", "federation", "v1", "openid", "userinfo"]:
                 return USERINFO, self._userinfo(request)
@@ -210,6 +215,12 @@ class FakeHomeserver:
                 return JOINED_ROOMS, self._refuse_admin(request) or self._joined_rooms(user_id)
             case ["_synapse", "admin", "v1", "rooms", room_id, "state"]:
                 return STATE, self._refuse_admin(request) or self._state(room_id, request.query_params.get("type"))
+            case ["_matrix", "client", "versions"]:
+                return VERSIONS, JSONResponse({"versions": ["v1.12"]})
+            case ["_synapse", "admin", "v1", "server_version"]:
+                return SERVER_VERSION, JSONResponse({"server_version": "1.163.0"})
+            case ["_matrix", "client", "v3", "user", user_id, "openid", "request_token"]:
+                return OPENID_REQUEST, self._issue(user_id, request)
             case ["_matrix", "client", "unstable", "io.element.msc4502", "rooms", room_id, "is_joined"]:
                 return IS_JOINED, self._is_joined(room_id, request)
             case ["_matrix", "client", "v3", "rooms", room_id, "state", kind, state_key]:
@@ -220,6 +231,14 @@ class FakeHomeserver:
         services = [self.service_user, User(f"@_without_scope:{self.server_name}", self.scopeless_token)]
         users = self._users | {user.access_token: user for user in services}
         return users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+
+    def _issue(self, user_id: str, request: Request) -> Response:
+        caller = self._caller(request)
+        if caller is None:
+            return _unknown_token()
+        if caller.user_id != user_id:
+            return _error(403, "M_FORBIDDEN")
+        return JSONResponse({"access_token": self.openid_token(caller), "matrix_server_name": self.server_name})
 
     def _refuse_admin(self, request: Request) -> Response | None:
         caller = self._caller(request)
@@ -234,6 +253,8 @@ class FakeHomeserver:
         return _unknown_token() if user_id is None else JSONResponse({"sub": user_id})
 
     def _account(self, user_id: str) -> Response:
+        if user_id not in self._accounts:
+            return _error(404, "M_NOT_FOUND")
         closed = {"deactivated": user_id in self._deactivated, "locked": user_id in self._locked}
         return JSONResponse({"name": user_id, **closed})
 

@@ -1,11 +1,10 @@
-"""The command line. Exit status: 0 all is well, 1 something else has to be mended, 2 the call or the settings are."""
+"""The command line. Exit status: 0 all is well, 1 something else has to be mended, 2 the call or the settings are; of
+`uvs check`, the number of red rows."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import http.client
-import json
 import logging
 import shutil
 import sys
@@ -16,17 +15,12 @@ from pathlib import Path
 
 from uvs import __version__
 from uvs.app import create_app
-from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Finding, Homeserver
-from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
-from uvs.matrix.power_levels import CREATOR_LEVEL
-from uvs.net.http import open_client, trust
+from uvs.check import command as check
 from uvs.ops import logs
 from uvs.ops.server import listen, serve
 from uvs.registration import DEFAULT_NAME, Registration
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, load
-from uvs.ways import connect_homeserver
 
 _SETTINGS_HELP = "Settings come from UVS_… variables, from files named by UVS_…_FILE, and from the TOML file named by \
 UVS_CONFIG_FILE; README.md lists them."
@@ -46,16 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"uvs {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", help="serve the API (the default)", epilog=_SETTINGS_HELP)
-    check = commands.add_parser(
-        "check",
-        help="find what is wrong with settings, homeserver and token",
-        description="Check the settings, the homeserver and what the access token may do; with --user and --room, also "
-        "tell what the service would say about that person.",
-        epilog=_SETTINGS_HELP,
-    )
-    check.add_argument("--user", type=_user, metavar="@USER:SERVER", help="whose standing to look up")
-    check.add_argument("--room", type=_room, metavar="!ROOM:SERVER", help="in which room (an id, not an alias)")
-    check.add_argument("--json", action="store_true", help="machine-readable")
+    checking = commands.add_parser("check", help=check.HELP, description=check.DESCRIPTION, epilog=_SETTINGS_HELP)
+    check.add_options(checking)
     for name, export in _EXPORTS.items():
         exporting = commands.add_parser(
             name,
@@ -83,20 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _user(raw: str) -> UserID:
-    try:
-        return UserID.parse(raw)
-    except InvalidIdentifier as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _room(raw: str) -> RoomID:
-    try:
-        return RoomID.parse(raw)
-    except InvalidIdentifier as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _registration(raw: str) -> Registration:
     try:
         return Registration(raw)
@@ -111,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "registration":
             return _write_registration(arguments.name, arguments.dir, replace=arguments.replace)
         if arguments.command == "check":
-            return _check(load(), arguments.user, arguments.room, as_json=arguments.json)
+            return check.run(arguments)
         if arguments.command == "health":
             return _health(load())
         return _serve(load())
@@ -231,62 +203,3 @@ def _health(loaded: Loaded) -> int:
         connection.close()
     print(f"uvs does not answer on {host} port {settings.port}: {reason}", file=sys.stderr)
     return 1
-
-
-def _check(loaded: Loaded, user: UserID | None, room: RoomID | None, *, as_json: bool) -> int:
-    if (user is None) != (room is None):
-        print("uvs check: --user and --room go together", file=sys.stderr)
-        return 2
-    if not as_json:
-        print(f"asking {loaded.settings.own_homeservers[0].url} …", file=sys.stderr)
-    findings, standing = asyncio.run(_ask(loaded, user, room))
-    if as_json:
-        report = {
-            "findings": [{"check": f.name, "good": f.good, "mend": f.mend or None} for f in findings],
-            "warnings": loaded.warnings,
-            "standing": standing,
-        }
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        for warning in loaded.warnings:
-            print(f"warn  {warning}")
-        for finding in findings:
-            print(
-                f"{'ok   ' if finding.good else 'FAIL '} {finding.name}" + (f": {finding.mend}" if finding.mend else "")
-            )
-        if standing:
-            print(f"      {standing['says']}")
-    return 0 if all(finding.good for finding in findings) else 1
-
-
-async def _ask(
-    loaded: Loaded, user: UserID | None, room: RoomID | None
-) -> tuple[list[Finding], dict[str, object] | None]:
-    timeout = loaded.settings.request_timeout
-    async with open_client(timeout=timeout, tls=trust(loaded.settings.ca_file)) as client:
-        homeserver = connect_homeserver(loaded.settings.own_homeservers[0], client)
-        findings = [Finding("settings"), *await homeserver.check()]
-        standing = None
-        if user and room and all(finding.good for finding in findings):
-            finding, standing = await _standing(homeserver, user, room)
-            findings.append(finding)
-    return findings, standing
-
-
-async def _standing(homeserver: Homeserver, user: UserID, room: RoomID) -> tuple[Finding, dict[str, object] | None]:
-    name = "standing can be looked up"
-    try:
-        standing = await homeserver.standing(user, room)
-    except CannotTell as error:
-        return Finding(name, str(error)), None
-    if isinstance(standing, Refusal):
-        says = f"{user} is not joined to {room}: an invitation, a knock or a ban is not enough."
-        return Finding(name), {"joined": False, "power_level": None, "says": says}
-    if standing.level is None or standing.power_levels is None:
-        says = f"{user} is joined to {room}; their level cannot be known in this way."
-        return Finding(name), {"joined": True, "power_level": None, "says": says}
-    level = "the creator's" if standing.level == CREATOR_LEVEL else str(standing.level)
-    threshold = standing.power_levels.state_default
-    moderator = "is a moderator" if standing.level >= threshold else "is not a moderator"
-    says = f"{user} is joined to {room}, has level {level}, and {moderator} (from {threshold} on)."
-    return Finding(name), {"joined": True, "power_level": standing.level, "says": says}
