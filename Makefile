@@ -18,7 +18,7 @@ demo: parts ## Show it: a real Synapse, a real Prosody, four people (KEEP=1 stay
 	@$(RUN)python -m tests.demo $(if $(KEEP),--keep)
 
 test: parts ## Everything: lint, lua, unit, contract, packaging, e2e. OTHER_PYTHONS=1 adds test-pythons
-	@tests/run_steps.sh lint lua unit contract packaging e2e $(if $(OTHER_PYTHONS),test-pythons)
+	@tests/run_steps.sh lint lua unit fuzz-short contract packaging e2e $(if $(OTHER_PYTHONS),test-pythons)
 
 unit: venv ## The Python unit tests
 	@$(PYTEST) tests/unit
@@ -47,6 +47,12 @@ lint: venv synapse prosody tools ## ruff, mypy, import-linter, luacheck, shellch
 	check luacheck -q prosody_lua tests/lua tests/parts/prosody_plugins; \
 	check $(PARTS)/tools/usr/bin/shellcheck --severity=warning .ci/run requirements/*.sh tests/*.sh tests/*/*.sh; \
 	exit $$failed
+
+fuzz-short: parts ## Some thousand inputs to every parser of what others write
+	@$(PYTEST) tests/fuzz
+
+fuzz: parts ## A million to each, an hour or two (TARGETS="…", UVS_FUZZ_RUNS, UVS_FUZZ_SEED, UVS_FUZZ_JOBS)
+	@nice -n 19 $(RUN)python -m tests.fuzz $(TARGETS)
 
 bench: venv ## Measure the service against a stub homeserver
 	@$(RUN)python -m benchmarks
@@ -92,4 +98,4 @@ clean: ## Remove all that was made here
 	rm -rf .venv .parts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test unit contract lua packaging e2e lint bench proofs test-pythons lock clean parts venv synapse prosody tools
+.PHONY: help demo test unit contract lua packaging e2e lint fuzz fuzz-short bench proofs test-pythons lock clean parts venv synapse prosody tools

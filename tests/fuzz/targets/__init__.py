@@ -29,7 +29,7 @@ MODULES = (
     Module("tests.fuzz.targets.answers"),
     Module("tests.fuzz.targets.operators"),
     Module("tests.fuzz.targets.lua"),
-    #    Module("tests.fuzz.targets.within_synapse", SYNAPSE_PYTHON),
+    Module("tests.fuzz.targets.within_synapse", SYNAPSE_PYTHON),
 )
 
 
