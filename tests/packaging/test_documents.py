@@ -10,7 +10,7 @@ import pytest
 import uvs.app  # noqa: F401 - brings every error that can be raised
 from tests.packaging.documents import DOCUMENTS, links, options, rows
 from tests.parts import ROOT
-from uvs.errors import CannotTell, Refusal
+from uvs.errors import CannotTell
 
 OPERATING = ROOT / "docs/operating.md"
 
@@ -46,13 +46,3 @@ def test_every_error_code_is_explained_with_its_status() -> None:
     explained = {(row[0], row[1].strip("`")) for row in rows(OPERATING, "status") if row[1]}
     raised = {(str(kind.status), kind.errcode) for kind in below(CannotTell)}
     assert explained == raised | {("500", "M_UNKNOWN")}
-
-
-def test_every_outcome_in_the_log_is_explained() -> None:
-    explained = {word for row in rows(OPERATING, "`outcome`") for word in re.findall(r"`([a-z-]+)`", row[0])}
-    logged = {
-        word
-        for file in (ROOT / "uvs").rglob("*.py")
-        for word in re.findall(r'(?:outcome"\] = |outcome=)"([a-z-]+)"', file.read_text())
-    }
-    assert explained == logged | set(Refusal)

@@ -25,7 +25,7 @@ from uvs.errors import CannotTell, LimitExceeded
 from uvs.net.http import Call
 from uvs.net.http import Outcome as CallOutcome
 from uvs.ops.access import reason
-from uvs.ops.metrics import REASONS, Metrics, Outcome
+from uvs.ops.metrics import CACHES, REASONS, Metrics, Outcome
 from uvs.ops.paths import PATHS
 from uvs.ops.readiness import State
 
@@ -179,13 +179,17 @@ class TestTheRest:
             for each in State:
                 assert await here.value("uvs_homeservers", state=each) == (each is state)
 
+    def test_a_cache_that_nobody_knows_is_a_defect(self) -> None:
+        with pytest.raises(ValueError, match="not one of"):
+            Metrics().cache("@alice:example.org")
+
     async def test_caches_build_and_process_are_told(self) -> None:
         metrics = Metrics()
-        tell = metrics.cache("well-known")
+        tell = metrics.cache("dns")
         for hit in (True, True, False):
             tell(hit)
         found = samples(metrics.render("")[0].decode())
-        cache = {("cache", "well-known")}
+        cache = {("cache", "dns")}
         assert found["uvs_cache_requests_total", frozenset(cache | {("result", "hit")})] == 2
         assert found["uvs_cache_requests_total", frozenset(cache | {("result", "miss")})] == 1
         (build,) = (dict(labels) for name, labels in found if name == "uvs_build_info")
@@ -236,7 +240,7 @@ ALLOWED: dict[str, set[str]] = {
     "reason": {each for reasons in REASONS.values() for each in reasons} | {""},
     "call": set(Call),
     "state": set(State),
-    "cache": {"discovery"},
+    "cache": set(CACHES),
     "result": {"hit", "miss"},
 }
 

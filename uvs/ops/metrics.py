@@ -51,6 +51,10 @@ REASONS: dict[Outcome, tuple[str, ...]] = {
 """The reasons for each outcome, which are words of this code, too."""
 
 
+CACHES = ("dns", "well_known")
+"""Of what was found out about other people's homeservers."""
+
+
 class _Process(ProcessCollector):
     """Does without /proc/stat, which the systemd unit hides."""
 
@@ -111,7 +115,9 @@ class Metrics:
         self._upstream.labels(call, outcome).observe(seconds)
 
     def cache(self, name: str) -> Callable[[bool], None]:
-        """For the cache `name` (a word of this code) to tell of each question whether it could answer it."""
+        """For the cache `name` (one of CACHES) to tell of each question whether it could answer it."""
+        if name not in CACHES:
+            raise ValueError(f"{name} is not one of CACHES")
         hit, miss = (self._caches.labels(name, result) for result in ("hit", "miss"))
         return lambda answered: (hit if answered else miss).inc()
 
