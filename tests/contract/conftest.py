@@ -4,7 +4,7 @@ that each of them has."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ World = OpenSynapse | FakeHomeserver
 AUTH_TOKEN = "the-callers-own-credential"
 
 ADMIN, MSC4502, MODULE = "synapse-admin", "msc4502", "synapse-module"
+SYNAPSES = (Version.NEWEST, Version.OLDEST)
 WORLDS = {"fake": (ADMIN, MSC4502, MODULE), Version.NEWEST: (ADMIN, MSC4502, MODULE), Version.OLDEST: (ADMIN, MODULE)}
 """The oldest Synapse does not know MSC4502."""
 
@@ -28,11 +29,11 @@ WORLDS = {"fake": (ADMIN, MSC4502, MODULE), Version.NEWEST: (ADMIN, MSC4502, MOD
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
-def through(*ways_in: str) -> Callable[[Test], Test]:
-    """For tests, or classes of them, that are about these ways in only."""
+def through(*ways_in: str, on: Collection[str] = WORLDS) -> Callable[[Test], Test]:
+    """For tests, or classes of them, that are about these ways in only, or on these homeservers."""
 
     def mark(test: Test) -> Test:
-        test.ways_in = ways_in  # type: ignore[attr-defined]
+        test.cases = {(world, access) for world in on for access in ways_in}  # type: ignore[attr-defined]
         return test
 
     return mark
@@ -44,13 +45,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = [name for name in ("world", "access", "room_version", "modern_version") if name in metafunc.fixturenames]
     if "world" not in names:
         return
-    chosen = getattr(metafunc.function, "ways_in", getattr(metafunc.cls, "ways_in", (ADMIN, MSC4502, MODULE)))
+    chosen = getattr(metafunc.function, "cases", getattr(metafunc.cls, "cases", None))
     cases: list[tuple[str, ...]] = []
     for world, ways_in in WORLDS.items():
         versions = (Version.NEWEST if world == "fake" else Version(world)).room_versions
         choices = {
             "world": (world,),
-            "access": [access for access in ways_in if access in chosen],
+            "access": [access for access in ways_in if chosen is None or (world, access) in chosen],
             "room_version": versions,
             "modern_version": [version for version in versions if version == "12"],
         }
