@@ -15,9 +15,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,9 @@ NETWORK = "127.0.0.0/8"
 
 WELL_KNOWN = "/.well-known/matrix/server"
 USERINFO = "/_matrix/federation/v1/openid/userinfo"
+
+NO_PORT_443 = "this process may not listen on port 443: it takes root, or a lower net.ipv4.ip_unprivileged_port_start"
+"""Why a test of well-known documents is skipped, which cannot be anywhere else."""
 
 PATIENCE_SECONDS = 20.0
 """How long news may take from one homeserver to the other. Mostly they take less than a tenth of a second."""
@@ -121,14 +124,14 @@ class TwoServers(Stoppable):
         with ExitStack() as parts:
             self._parts = parts
             self.dns = parts.enter_context(DnsServer())
-            places = self._found_by_srv("one.example"), self._found_by_well_known("two.example")
+            self._places = [self._found_by_srv("one.example"), self._found_by_well_known("two.example")]
             with ThreadPoolExecutor() as pool:
-                starting = [pool.submit(self._start, place) for place in places]
+                starting = [pool.submit(self._start, place) for place in self._places]
             for each in starting:
                 if each.exception() is None:
                     parts.enter_context(each.result())
             self.one, self.two = (each.result() for each in starting)
-            eventually("both listen for federation", lambda: all(map(_listening, places)))
+            self.wait_until_up()
             self._parts = parts.pop_all()
 
     def stop(self) -> None:
@@ -143,18 +146,24 @@ class TwoServers(Stoppable):
         return place
 
     def _found_by_well_known(self, server_name: str) -> _Place:
-        delegate = f"federation.{server_name}"
-        place = _Place(server_name, delegate, loopback_address(), free_port())
-        address = loopback_address()
-        document = {WELL_KNOWN: {"m.server": f"{delegate}:{place.port}"}}
-        try:
-            server = TlsServer(address, 443, self._authority.server(server_name), document)
-        except PermissionError:
+        place = _Place(server_name, f"federation.{server_name}", loopback_address(), free_port())
+        self.well_known = self.delegate(server_name, f"{place.certificate_name}:{place.port}")
+        if self.well_known is None:
             return self._found_by_srv(server_name)
-        self.well_known = self._parts.enter_context(server)
-        self.dns.add_address(server_name, address)
-        self.dns.add_address(delegate, place.address)
+        self.dns.add_address(place.certificate_name, place.address)
         return place
+
+    def delegate(self, server_name: str, to: str, *, address: str | None = None) -> TlsServer | None:
+        """Publish a well-known document, at an address that DNS knows already or at a new one. None: this process may
+        not listen on port 443."""
+        context = self._authority.server(server_name)
+        try:
+            server = TlsServer(address or loopback_address(), 443, context, {WELL_KNOWN: {"m.server": to}})
+        except PermissionError:
+            return None
+        if address is None:
+            self.dns.add_address(server_name, server.address)
+        return self._parts.enter_context(server)
 
     def add(self, server_name: str, documents: Mapping[str, Any], *, certificate_name: str | None = None) -> TlsServer:
         """Some other server that takes itself for the homeserver `server_name`, and answers with these documents."""
@@ -163,6 +172,32 @@ class TwoServers(Stoppable):
         self.dns.add_service(f"_matrix-fed._tcp.{server_name}", f"matrix.{server_name}", server.port)
         self.dns.add_address(f"matrix.{server_name}", server.address)
         return server
+
+    def federation_port(self, homeserver: Synapse) -> int:
+        return next(place.port for place in self._places if place.server_name == homeserver.server_name)
+
+    def wait_until_up(self) -> None:
+        """Until both listen for federation: for their clients they do a moment earlier."""
+        eventually("both homeservers listen for federation", lambda: all(map(_listening, self._places)))
+
+    @contextmanager
+    def two_down(self) -> Iterator[None]:
+        """Nothing listens where `two` is; it comes back with all that it knew."""
+        self.two.process.stop()
+        try:
+            yield
+        finally:
+            self.two.start()
+            self.wait_until_up()
+
+    @contextmanager
+    def two_hanging(self) -> Iterator[None]:
+        """Connections to `two` are accepted, and nothing is answered."""
+        self.two.process.pause()
+        try:
+            yield
+        finally:
+            self.two.process.proceed()
 
     def serve_at_address(self, documents: Mapping[str, Any]) -> TlsServer:
         """A server with a certificate for its address, for whom operators name by its URL."""

@@ -104,3 +104,9 @@ def make_room(world: TwoServers, person: Person) -> MakeRoom:
 def room(world: TwoServers, make_room: MakeRoom) -> Room:
     """A room of `one`."""
     return make_room(world.one)
+
+
+@pytest.fixture(scope="session")
+def lasting_room(world: TwoServers, make_room: MakeRoom) -> Room:
+    """A room of `one` for tests that change nothing in Matrix."""
+    return make_room(world.one)

@@ -53,12 +53,10 @@ def test_a_token_is_good_only_at_the_homeserver_that_gave_it(listing: Listing, r
     [
         ([], "10", False),
         (["two.example"], "10", True),
-        (["*.example"], "10", True),
         (["*"], "10", True),
         (["one.example", "three.example"], "10", False),
         # From version 12 on a room's id does not say where it was made: only who is believed about all rooms is.
         (["two.example"], "12", False),
-        (["*.example"], "12", False),
         (["*"], "12", True),
     ],
     ids=str,
@@ -140,22 +138,20 @@ def forged(user: User, room_id: str) -> dict[str, Any]:
 
 
 class TestWhoAdministersAnotherHomeserverAndLies:
-    @pytest.mark.parametrize("authoritative_for", ["two.example", "*"])
-    def test_gets_nobody_into_a_room_of_the_default(
-        self, listing: Listing, world: TwoServers, room: Room, authoritative_for: str
-    ) -> None:
+    """Even where that homeserver is believed about every room that the default does not know."""
+
+    def test_gets_nobody_into_a_room_of_the_default(self, listing: Listing, world: TwoServers, room: Room) -> None:
         user = room.stranger_of_two
         liar = world.serve_at_address(forged(user, room.room_id))
-        assert listing(authoritative_for, url=liar.url).verify(user, room.room_id) == stranger(user)
+        assert listing("*", url=liar.url).verify(user, room.room_id) == stranger(user)
         about_the_room = (quote(room.room_id, safe=""), quote(user.user_id, safe="") + "/joined_rooms")
         assert not any(word in path for path in liar.asked for word in about_the_room)
 
-    @pytest.mark.parametrize("authoritative_for", ["two.example", "*"])
     def test_raises_nobodys_level_in_a_room_of_the_default(
-        self, listing: Listing, world: TwoServers, room: Room, authoritative_for: str
+        self, listing: Listing, world: TwoServers, room: Room
     ) -> None:
         liar = world.serve_at_address(forged(room.member_of_two, room.room_id))
-        desk = listing(authoritative_for, url=liar.url)
+        desk = listing("*", url=liar.url)
         assert desk.verify(room.member_of_two, room.room_id) == member(room.member_of_two, 0)
 
     def test_invents_no_room_in_the_name_of_the_default(
