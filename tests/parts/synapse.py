@@ -282,7 +282,7 @@ def _write_config(directory: Path, server_name: str, port: int, database: Path, 
         "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": "WARNING", "handlers": ["console"]},
         # One line for each request: what tests look at to see which calls were made.
-        "loggers": {"synapse.access.http": {"level": "INFO"}},
+        "loggers": {"synapse.access": {"level": "INFO"}},
         "disable_existing_loggers": False,
     }
     (directory / "log.yaml").write_text(json.dumps(log))
