@@ -85,7 +85,7 @@ class TestTheTable:
             f"""\
 settings
   ok    options                      no mistakes
-  ok    cache                        no verification is kept
+  ok    cache                        no verification is kept; delegations of other servers are, 5 minutes to 48 hours
 
 homeserver matrix.example ({world.homeserver.url}, synapse-admin)
   ok    DNS                          127.0.0.1 is an address

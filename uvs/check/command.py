@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from uvs.check.people import GivenToken, Question
 from uvs.check.render import exit_status, for_machines, for_people
 from uvs.check.walk import Wanted, walk
-from uvs.matrix.identifiers import InvalidIdentifier, RoomID, UserID
+from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
 from uvs.settings import Mistakes, load
 
 HELP = "find what is wrong, and what to do about it"
@@ -36,6 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_parsed(_given_token),
         metavar="FILE",
         help="verify the OpenID token in FILE, bare or as the homeserver's JSON answer; - is standard input",
+    )
+    parser.add_argument(
+        "--server",
+        type=_parsed(ServerName.parse),
+        metavar="NAME",
+        help="find this other homeserver step by step; are its people let in?",
     )
     parser.add_argument(
         "--jitsi", type=_parsed(_site), metavar="URL", help="is the file for Element there, on https://meet.…?"
@@ -68,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     question = Question(arguments.user, arguments.room, arguments.openid_token_file)
-    return Wanted(question, jitsi=arguments.jitsi, prosody=arguments.prosody)
+    return Wanted(question, server=arguments.server, jitsi=arguments.jitsi, prosody=arguments.prosody)
 
 
 def _say(line: str) -> None:

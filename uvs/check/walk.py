@@ -13,6 +13,9 @@ from uvs.check.jitsi import check_jitsi
 from uvs.check.people import People, Question
 from uvs.check.prosody import check_prosody
 from uvs.check.rows import Group, Report
+from uvs.check.server import check_server
+from uvs.matrix.identifiers import ServerName
+from uvs.net.well_known import MAX_SECONDS, MIN_SECONDS
 from uvs.settings import Loaded, Mistakes, OwnHomeserver, Settings
 from uvs.ways import connect
 
@@ -33,6 +36,7 @@ class Wanted:
     """What the command line asks for, besides the settings and the homeservers."""
 
     question: Question = field(default_factory=Question)
+    server: ServerName | None = None
     jitsi: str | None = None
     prosody: str | None = None
 
@@ -68,7 +72,8 @@ def _check_settings(group: Group, loaded: Loaded | Mistakes) -> None:
         group.warn("options", warning)
     if not loaded.warnings:
         group.ok("options", "no mistakes")
-    group.ok("cache", "no verification is kept")
+    kept = f"delegations of other servers are, {MIN_SECONDS / 60:g} minutes to {MAX_SECONDS / 3600:g} hours"
+    group.ok("cache", f"no verification is kept; {kept}")
 
 
 async def _walk(report: Report, settings: Settings, wanted: Wanted) -> None:
@@ -102,6 +107,9 @@ async def _walk(report: Report, settings: Settings, wanted: Wanted) -> None:
 
         if question.checks:
             start(question.title, people)
+        if wanted.server is not None:
+            server = wanted.server
+            start(f"other homeserver {server}", lambda group: check_server(group, server, own, ways))
         if wanted.jitsi is not None:
             jitsi = wanted.jitsi
             start(f"Jitsi domain ({jitsi})", lambda group: check_jitsi(group, jitsi, ca_file))
