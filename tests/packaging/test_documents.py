@@ -46,3 +46,14 @@ def test_every_error_code_is_explained_with_its_status() -> None:
     explained = {(row[0], row[1].strip("`")) for row in rows(OPERATING, "status") if row[1]}
     raised = {(str(kind.status), kind.errcode) for kind in below(CannotTell)}
     assert explained == raised | {("500", "M_UNKNOWN")}
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "docs/security.md").read_text()))
+    written = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_[a-z0-9_]+)\(", file.read_text())
+    }
+    assert len(named) > 30
+    assert named <= written
