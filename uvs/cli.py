@@ -18,7 +18,7 @@ from uvs.app import create_app
 from uvs.check import command as check
 from uvs.ops import logs
 from uvs.ops.server import listen, serve
-from uvs.registration import DEFAULT_NAME, Registration
+from uvs.registration import DEFAULT_NAME, AlreadyThereError, Registration
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, load
 
@@ -168,7 +168,7 @@ def _export(export: _Export, directory: Path) -> int:
 def _write_registration(registration: Registration, directory: Path, *, replace: bool) -> int:
     try:
         file, token = registration.write(directory, replace=replace)
-    except FileExistsError as error:
+    except AlreadyThereError as error:
         print(f"uvs: {error}; with --replace, both files are written anew, with new tokens", file=sys.stderr)
         return 1
     except OSError as error:

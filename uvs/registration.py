@@ -18,6 +18,10 @@ DEFAULT_NAME = "_uvs"
 _NAME = re.compile(r"[a-z0-9._-]{1,100}", re.ASCII)
 
 
+class AlreadyThereError(Exception):
+    """A file of that name exists, and was not to be replaced."""
+
+
 def new_token() -> str:
     """43 characters of base64url, 256 bits."""
     return secrets.token_urlsafe(32)
@@ -58,14 +62,14 @@ namespaces:
 
     def write(self, directory: Path, *, replace: bool = False) -> tuple[Path, Path]:
         """Write the file for Synapse and the one with the token for uvs, for nobody but their owner to read. Raises
-        OSError; FileExistsError where one is there already and is not to be replaced."""
+        OSError, and AlreadyThereError where one is there and is not to be replaced."""
         directory.mkdir(parents=True, exist_ok=True)
         files = {directory / "uvs-registration.yaml": self.yaml(), directory / "uvs-access-token": self.as_token + "\n"}
         for file in files:
             if replace:
                 file.unlink(missing_ok=True)
             elif os.path.lexists(file):
-                raise FileExistsError(f"{file} is there already")
+                raise AlreadyThereError(f"{file} is there already")
         for file, text in files.items():
             with open(file, "x", encoding="ascii", opener=_private) as opened:
                 opened.write(text)

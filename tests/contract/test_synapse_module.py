@@ -173,7 +173,7 @@ def read_config(request: pytest.FixtureRequest) -> Iterator[Any]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(MODULE_FOLDER)},
+        env={"PYTHONPATH": str(MODULE_FOLDER), "PYTHONDONTWRITEBYTECODE": "1"},
     )
 
     def read(config: dict[str, Any]) -> Any:

@@ -23,14 +23,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_wheel_carries_the_prosody_modules_and_the_well_known_file(wheel: Path) -> None:
-    shipped = {
-        **{f"prosody_lua/{name}": data for name, data in files(ROOT / "prosody_lua").items()},
-        **{f"wellknown/{name}": data for name, data in files(ROOT / "wellknown").items()},
-    }
+def test_the_wheel_carries_the_modules_and_the_well_known_file(wheel: Path) -> None:
+    folders = ("prosody_lua", "synapse_module", "wellknown")
+    shipped = {f"{folder}/{name}": data for folder in folders for name, data in files(ROOT / folder).items()}
     found = contents(wheel)
     assert {name: found.get(f"uvs/shipped/{name}") for name in shipped} == shipped
-    assert {"prosody_lua/mod_auth_matrix_user_verification.lua", "wellknown/element/jitsi"} <= shipped.keys()
+    some = ("prosody_lua/mod_auth_matrix_user_verification.lua", "synapse_module/uvs_synapse_module.py")
+    assert {*some, "wellknown/element/jitsi"} <= shipped.keys()
 
 
 def test_the_wheel_carries_no_tests_and_no_leftovers(wheel: Path) -> None:
@@ -51,9 +50,12 @@ def test_an_installed_service_knows_its_version(installed: Path, command: tuple[
     assert said == f"uvs {uvs.__version__}\n"
 
 
-def test_an_installed_service_exports_the_prosody_modules(installed: Path, tmp_path: Path) -> None:
-    run(installed / "uvs", "export-prosody", tmp_path / "modules", cwd=tmp_path)
-    assert files(tmp_path / "modules") == files(ROOT / "prosody_lua")
+@pytest.mark.parametrize(
+    ("command", "folder"), [("export-prosody", "prosody_lua"), ("export-synapse-module", "synapse_module")]
+)
+def test_an_installed_service_exports_the_modules(installed: Path, tmp_path: Path, command: str, folder: str) -> None:
+    run(installed / "uvs", command, tmp_path / "modules", cwd=tmp_path)
+    assert files(tmp_path / "modules") == files(ROOT / folder)
 
 
 def test_an_installed_service_serves(installed: Path, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def _standing(room: _Room | None, user: UserID, room_id: RoomID) -> Standing | R
         return Refusal.NOT_IN_ROOM
     if room.creation is None:
         raise CannotTell("Looking up the standing in the room failed: nothing is told about the room's creation.")
-    content = None if room.power_levels == b"null" else read_content(room.power_levels)
+    content = None if bytes(room.power_levels) == b"null" else read_content(room.power_levels)
     levels = PowerLevels.read(content)
     creation = RoomCreation.read(room.creation.sender, read_content(room.creation.content))
     return Standing(levels.level_of(user, creation if levels.needs_creation(user, room_id) else None), levels)
