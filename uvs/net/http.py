@@ -29,6 +29,7 @@ import msgspec
 
 from uvs import __version__
 from uvs.errors import CannotTell, Overloaded
+from uvs.net.leftovers import drop, drop_if_spoiled
 
 MAX_CONNECTIONS = 100
 """Connections to one homeserver at once: more than a Synapse main process can serve, fewer than it can hold open."""
@@ -132,15 +133,19 @@ def trust(ca_file: Path | None = None) -> ssl.SSLContext:
     return context
 
 
-def open_client(
+def open_client(  # noqa: PLR0913 - what one homeserver is asked with
     *,
     timeout: float,
     tls: ssl.SSLContext | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     observe: Observe = observe_nothing,
     budget: ByteBudget | None = None,
+    most: int = MAX_CONNECTIONS,
+    repeat: bool = True,
 ) -> HttpClient:
     """A client for one homeserver. `timeout` (seconds) bounds each call; the deadline of the whole is the caller's.
+    `most` calls are under way at once; further ones wait. `repeat`: a call is made again where an idle connection was
+    closed under it; with a `transport` that keeps none, a call that was cut off must have reached the other side.
 
     The environment's proxies are ignored: an administrator's token goes to the homeserver and nowhere else.
     """
@@ -148,8 +153,8 @@ def open_client(
         transport=transport,
         verify=tls or trust(),
         limits=httpx.Limits(
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_CONNECTIONS,
+            max_connections=most,
+            max_keepalive_connections=most,
             keepalive_expiry=KEEPALIVE_SECONDS,
         ),
         # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself
@@ -160,7 +165,7 @@ def open_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: every call stands for itself
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
     )
-    return HttpClient(engine, observe=observe, budget=budget or ByteBudget())
+    return HttpClient(engine, observe=observe, budget=budget or ByteBudget(), most=most, repeat=repeat)
 
 
 def path(*segments: str) -> str:
@@ -193,10 +198,15 @@ class Answer(Generic[T]):
 class HttpClient:
     """Asks for JSON within bounds. `what` names the call in messages: never the URL, which may carry a token."""
 
-    def __init__(self, engine: httpx.AsyncClient, *, observe: Observe, budget: ByteBudget) -> None:
+    def __init__(
+        self, engine: httpx.AsyncClient, *, observe: Observe, budget: ByteBudget, most: int, repeat: bool
+    ) -> None:
         self._engine = engine
         self._observe = observe
         self._budget = budget
+        # The engine, too, has a queue for connections; its work for each request there grows with all the others.
+        self._places = asyncio.Semaphore(most)
+        self._repeat = repeat
 
     async def __aenter__(self) -> Self:
         await self._engine.__aenter__()
@@ -270,14 +280,20 @@ class HttpClient:
     async def _exchange(self, request: httpx.Request, what: str, limit: int, expect: type[T]) -> Answer[T]:
         try:
             # The engine's own timeouts are for each step; a drip of bytes would never meet one.
-            async with asyncio.timeout(self._engine.timeout.read):
+            async with self._places, asyncio.timeout(self._engine.timeout.read):
                 response = await self._send(request)
                 try:
                     with self._budget.account() as take:
                         raw = await _read(response, limit, what, take)
-                        return _answer(response, raw, what, expect)
+                        await drop_if_spoiled(response)
+                        answer = _answer(response, raw, what, expect)
+                    if answer.status == 200 and answer.body is None:
+                        await drop(response)  # it may be the answer to another question
+                    return answer
                 finally:
                     await response.aclose()
+        except httpx.ConnectTimeout:
+            raise Failed(f"{what} took too long: nobody answers at its address.", Outcome.UNREACHABLE) from None
         except (httpx.TimeoutException, TimeoutError):
             raise Failed(f"{what} took too long: see whether the homeserver is overloaded.", Outcome.TIMEOUT) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -287,6 +303,8 @@ class HttpClient:
         try:
             return await self._engine.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if not self._repeat:
+                raise
             # An idle connection that the other side closed at this very moment. All that is asked through here may be
             # asked twice; once more is enough.
             return await self._engine.send(request, stream=True)
@@ -311,26 +329,25 @@ def _certificate_problem(error: BaseException | None) -> str | None:
     return None
 
 
-async def _read(response: httpx.Response, limit: int, what: str, take: Callable[[int], bool]) -> bytes:
+async def _read(response: httpx.Response, limit: int, what: str, take: Callable[[int], bool]) -> bytearray:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise Failed(
             f"{what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.",
             Outcome.UNREADABLE,
         )
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > limit:
+    raw = bytearray()  # and no list: a thousand pieces of one byte are to take a thousand bytes
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - the engine is asynchronous
+    async for chunk in response.stream:  # and not `aiter_raw`, which gives the connection back at the end
+        if len(raw) + len(chunk) > limit:
             raise Failed(f"{what} failed: the answer is larger than {limit} bytes.", Outcome.TOO_LARGE)
         if not take(len(chunk)):
             raise Overloaded(f"{what} failed: too many large answers at once; try again.")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        raw += chunk
+    return raw
 
 
-def _answer(response: httpx.Response, raw: bytes, what: str, expect: type[T]) -> Answer[T]:
+def _answer(response: httpx.Response, raw: bytearray, what: str, expect: type[T]) -> Answer[T]:
     if response.status_code in {429, 503}:
         raise Overloaded(f"{what} failed: the homeserver has too much to do.", retry_after=_retry_after(response))
     if response.status_code == 200:
@@ -344,7 +361,7 @@ class _Refusal(msgspec.Struct):
     errcode: str
 
 
-def _decode(raw: bytes, expect: type[T]) -> T | None:
+def _decode(raw: bytearray, expect: type[T]) -> T | None:
     try:
         return msgspec.json.decode(raw, type=expect)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
