@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,9 +20,12 @@ Listing = Callable[..., Desk]
 
 
 @pytest.fixture(scope="session")
-def listing(world: TwoServers, admins: Admins, open_desk: OpenDesk) -> Listing:
+def listing(
+    world: TwoServers, admins: Admins, open_desk: OpenDesk, tmp_path_factory: pytest.TempPathFactory
+) -> Listing:
     """A service whose default is `one`, and which has `two` as a further homeserver. Strangers' servers are off."""
 
+    @functools.cache
     def open_listing(*authoritative_for: str, url: str | None = None) -> Desk:
         table = {
             "server_name": world.two.server_name,
@@ -29,7 +33,11 @@ def listing(world: TwoServers, admins: Admins, open_desk: OpenDesk) -> Listing:
             "access_token": admins.two.access_token,
             "authoritative_for": authoritative_for,
         }
-        return open_desk(UVS_FEDERATION="off", UVS_HOMESERVERS=json.dumps([table]))
+        file = tmp_path_factory.mktemp("settings") / "uvs.toml"
+        # Such JSON is TOML.
+        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        file.write_text("\n".join(["[[homeservers]]", *lines]))
+        return open_desk(UVS_FEDERATION="off", UVS_CONFIG_FILE=str(file))
 
     return open_listing
 
