@@ -15,6 +15,7 @@ from typing import Self
 
 from tests.parts.certificates import Authority
 from tests.parts.dns_server import DnsServer
+from uvs.homeserver.federation import PLACES
 from uvs.matrix.identifiers import ServerName
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
@@ -157,7 +158,7 @@ class Internet:
         # One port at all addresses stands for 443, which a test may not listen on.
         self.well_known_port = self._free_port or await _free_port(next(self._good))
         self.egress = Egress((self.network,))
-        self.resolver = DnsResolver((self.dns.address,), clock=self.clock, observe=self._observe)
+        self.resolver = DnsResolver((self.dns.address,), clock=self.clock, observe=self._observe, seconds=1.0)
         self.addresses = Addresses(self.resolver, self.egress, observe=self._observe)
         self.client = await self.open_client(self.egress)
         self.well_known = WellKnown(
@@ -176,7 +177,7 @@ class Internet:
 
     async def open_client(self, egress: Egress, *, timeout: float = TIMEOUT) -> HttpClient:  # noqa: ASYNC109
         transport = GuardedTransport(egress, tls=self.authority.client(), proxy=self._proxy)
-        client = open_client(timeout=timeout, transport=transport, observe=self._observe)
+        client = open_client(timeout=timeout, transport=transport, observe=self._observe, most=PLACES, repeat=False)
         return await self._opened.enter_async_context(client)
 
     def _observe(self, call: Call, outcome: Outcome, seconds: float) -> None:

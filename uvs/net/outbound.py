@@ -87,7 +87,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             address = ip_address(host)
         except ValueError:
             raise httpcore.ConnectError("blocked: not an IP address") from None
-        if "%" in host or self._egress.objection(address) is not None:
+        if "%" in host:
+            raise httpcore.ConnectError("blocked: an address with a zone")
+        if self._egress.objection(address) is not None:
             raise httpcore.ConnectError("blocked: no address of the internet")
         return address
 

@@ -131,11 +131,12 @@ class WellKnown:
         return _delegate(answer), lifetime(answer.headers)
 
     async def _get(self, url: httpx.URL, tell: Tell) -> Answer[_Document]:
-        host = parse_host(f"[{url.host}]" if ":" in url.host else url.host)
-        if url.scheme != "https" or url.userinfo or host is None:
-            raise _Useless("it redirects to what is not https, or has a user name, or names no host")
+        name = url.raw_host.decode("ascii")  # as it stands there: `host` would decode an internationalised name
+        host = parse_host(f"[{name}]" if ":" in name else name)
+        port = self._port if url.port is None else url.port
+        if url.scheme != "https" or url.userinfo or host is None or not 0 < port < 65536:
+            raise _Useless("it redirects to what is not https, or has a user name, or names no host and port")
         found = await self._addresses.of(host, tell)
-        port = url.port or self._port
         destination = Destination(tuple((address, port) for address in found), url.netloc.decode(), str(host))
         tell(Step("GET", str(url)))
         return await get(
