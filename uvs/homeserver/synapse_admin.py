@@ -94,7 +94,7 @@ class SynapseAdmin:
         return user, standing
 
     async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
-        # All at once, and each outcome kept: that somebody is not a member can be told even where levels cannot.
+        # All at once, and each outcome kept, so that none goes on unseen.
         joined, levels, creation = await asyncio.gather(
             self._is_joined(user, room_id),
             self._power_levels(room_id),
@@ -103,10 +103,13 @@ class SynapseAdmin:
         )
         if isinstance(joined, BaseException):
             raise joined
-        if not joined:
-            return Refusal.ROOM_UNKNOWN if isinstance(levels, _RoomUnknown) else Refusal.NOT_IN_ROOM
+        if not joined and isinstance(levels, _RoomUnknown):
+            return Refusal.ROOM_UNKNOWN
         if isinstance(levels, BaseException):
+            # Also where they are not joined: if the room is unknown here, another homeserver may be the one to ask.
             raise levels
+        if not joined:
+            return Refusal.NOT_IN_ROOM
         if levels.needs_creation(user, room_id):
             if isinstance(creation, BaseException):
                 raise creation
