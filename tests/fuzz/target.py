@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 SEPARATOR = b"\x1e"
 """Between the parts of an input that has several (headers and body, …)."""
@@ -75,6 +77,11 @@ def text(data: bytes) -> str:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def plain_json(data: bytes) -> Any:
+    """As Python reads it, numbers of any length and text of any kind included. Raises ValueError, RecursionError."""
+    return json.loads(data.decode("utf-8", "replace"), parse_int=lambda digits: int(digits[:4000]))
 
 
 def _raw(value: bytes | str) -> bytes:

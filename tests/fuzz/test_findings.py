@@ -9,9 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.fuzz.targets.discovery import Fixed, Web
 from uvs.homeserver.client_api import read_content
 from uvs.matrix.identifiers import ServerName
 from uvs.matrix.server_globs import ServerGlobs
+from uvs.net.destination import Addresses, Step
+from uvs.net.egress import Egress
+from uvs.net.well_known import WellKnown
 from uvs.settings import Mistakes, load
 
 
@@ -45,3 +49,14 @@ def test_an_empty_list_of_homeservers_is_a_mistake(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("UVS_HOMESERVERS", "[]")
     with pytest.raises(Mistakes, match=r"^UVS_HOMESERVERS: must have one table at least\."):
         load()
+
+
+@pytest.mark.parametrize("host", ["xn--d.example", "xn--e1afmkfd.example", "xn--a-ecp.example"])
+async def test_a_well_known_may_redirect_to_any_name_in_its_ascii_form(host: str) -> None:
+    # The first is none that could be shown in other letters, which is nothing to stumble over.
+    web = Web([f"302 https://{host}/".encode(), b'200\n{"m.server": "b.example"}'])
+    addresses = Addresses(Fixed({"*": ["8.8.8.8"]}), Egress())
+    steps: list[Step] = []
+    found = await WellKnown(web, addresses, clock=lambda: 0.0).delegate("a.example", steps.append)
+    assert str(found) == "b.example"
+    assert f"addresses of {host}" in [step.name for step in steps]

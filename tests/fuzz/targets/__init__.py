@@ -27,6 +27,8 @@ MODULES = (
     Module("tests.fuzz.targets.requests"),
     Module("tests.fuzz.targets.connections"),
     Module("tests.fuzz.targets.answers"),
+    Module("tests.fuzz.targets.addresses"),
+    Module("tests.fuzz.targets.discovery"),
     Module("tests.fuzz.targets.operators"),
     Module("tests.fuzz.targets.lua"),
     Module("tests.fuzz.targets.within_synapse", SYNAPSE_PYTHON),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -14,7 +13,7 @@ import httpx
 import msgspec
 
 import uvs
-from tests.fuzz.target import Messages, joined, parts, target
+from tests.fuzz.target import Messages, joined, parts, plain_json, target
 from tests.fuzz.targets.levels import CONTENTS, CREATIONS
 from tests.fuzz.targets.requests import runner
 from uvs.errors import CannotTell, Overloaded, Refusal
@@ -80,7 +79,7 @@ def answer_forms(data: bytes) -> str:
             assert isinstance(value, kind)
             again = http._decode(bytearray(msgspec.json.encode(value)), kind)
             assert again == value or "\\ufffd" in repr(again)
-            given = json.loads(data.decode("utf-8", "replace"))
+            given = plain_json(data)
             for field in msgspec.structs.fields(kind):
                 held = getattr(value, field.name)
                 if isinstance(held, str | bool):
@@ -122,28 +121,40 @@ def http_answers(data: bytes) -> str:
     and nobody is told to wait for longer than a minute."""
     status, name, value, body = parts(data, 4)
     code = int(status) if re.fullmatch(rb"[1-5][0-9]{2}", status) else 200
-    outcomes: list[Outcome] = []
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        headers = [(name, value)] if re.fullmatch(rb"[!#-'*+.^-z|~0-9A-Z-]+", name) else []
-        return httpx.Response(code, headers=headers, stream=_Chunks(body))
-
-    budget = ByteBudget(1000)
-    client = http.open_client(
-        timeout=5,
-        transport=httpx.MockTransport(answer),
-        observe=lambda _c, how, _s: outcomes.append(how),
-        budget=budget,
-    )
-    outcome = runner().run(_get(client))
-    (how,) = outcomes
-    assert budget._free == 1000
+    headers = [(name, value)] if re.fullmatch(rb"[!#-'*+.^-z|~0-9A-Z-]+", name) else []
+    client, site = _site()
+    site.answer = httpx.Response(code, headers=headers, stream=_Chunks(body))
+    outcome = runner().run(ask_for_a_refusal(client, "http://h/"))
+    assert site.budget._free == site.BUDGET
     assert isinstance(outcome, str) or code == outcome.status
     if isinstance(outcome, str):
         return outcome
-    assert (outcome.body is None) or (code, how) == (200, Outcome.OK)
+    assert (outcome.body is None) or (code, site.outcome) == (200, Outcome.OK)
     assert len(body) <= 600
-    return f"{how} {outcome.errcode is not None}"
+    return f"{site.outcome} {outcome.errcode is not None}"
+
+
+class _Site(httpx.AsyncBaseTransport):
+    """Says what it is to say."""
+
+    BUDGET = 1000
+
+    def __init__(self) -> None:
+        self.answer = httpx.Response(200)
+        self.budget = ByteBudget(self.BUDGET)
+        self.outcome: Outcome | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.answer
+
+    def see(self, _call: Call, outcome: Outcome, _seconds: float) -> None:
+        self.outcome = outcome
+
+
+@cache
+def _site() -> tuple[HttpClient, _Site]:
+    site = _Site()
+    return http.open_client(timeout=5, transport=site, observe=site.see, budget=site.budget), site
 
 
 class _Chunks(httpx.AsyncByteStream):
@@ -155,9 +166,10 @@ class _Chunks(httpx.AsyncByteStream):
             yield self._body[at : at + 400]
 
 
-async def _get(client: HttpClient) -> Answer[http._Refusal] | str:
+async def ask_for_a_refusal(client: HttpClient, url: str) -> Answer[http._Refusal] | str:
+    """An answer of no more than 600 bytes, or the words for why there is none."""
     try:
-        return await client.get("http://h/", call=Call.STATE, what="Asking", limit=600, expect=http._Refusal)
+        return await client.get(url, call=Call.STATE, what="Asking", limit=600, expect=http._Refusal)
     except Overloaded as error:
         return f"{_see(error)} {_bounded(error.retry_after)}"
     except CannotTell as error:
@@ -218,7 +230,7 @@ def _json(given: bytes) -> Any:
     """What a plain reader makes of an answer with 200; nothing of any other."""
     status, body = _read(given)
     try:
-        return json.loads(body.decode("utf-8", "replace")) if status == 200 else None
+        return plain_json(body) if status == 200 else None
     except (ValueError, RecursionError):
         return None
 
