@@ -94,9 +94,11 @@ class TestAnswers:
             says(401), says(403, "<html>"), says(401, '{"errcode": ""}'), says(401, '{"errcode": 1}'), says(403, "[]"),
             says(404, '{"errcode": "M_UNRECOGNIZED"}'), says(400, '{"errcode": "M_UNKNOWN_TOKEN"}'),
             says(500, '{"errcode": "M_UNKNOWN_TOKEN"}'), says(502, "<html>"), says(204),
-            says(201, '{"sub": "@a:a.example"}'), says(302, Location="/"), says(200), says(200, "<html>"), says(200, "{}"), says(200, '{"sub": null}'),
+            says(201, '{"sub": "@a:a.example"}'),
+            says(302, Location="/"), says(200), says(200, "<html>"), says(200, "{}"), says(200, '{"sub": null}'),
             says(200, '{"sub": ["@alice:a.example"]}'), says(200, '{"sub": "alice"}'),
-            says(200, '{"sub": "@:a.example"}'), says(200, json.dumps({"sub": "@alice:a.example", "pad": "x" * LIMIT})),
+            says(200, '{"sub": "@:a.example"}'),
+            says(200, json.dumps({"sub": "@alice:a.example", "pad": "x" * LIMIT})),
             says(200, '{"sub": "@alice:a.example"}', Content_Encoding="gzip"), says(200, "[" * 60000),
         ],
     )  # fmt: skip
