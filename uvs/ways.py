@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import httpx
 
 from uvs.homeserver import Inspectable
-from uvs.homeserver.federation import RemoteHomeservers
+from uvs.homeserver.federation import PLACES, RemoteHomeservers
 from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.homeserver.synapse_module import SynapseModule
@@ -78,17 +79,15 @@ def connect(
     tests; `caches` gives for each cache whom to tell of hits and misses."""
     tls, budget = trust(settings.ca_file), ByteBudget()
 
-    def client(transport: httpx.AsyncBaseTransport | None) -> HttpClient:
-        return open_client(
-            timeout=settings.request_timeout, tls=tls, transport=transport, observe=observe, budget=budget
-        )
+    client = partial(open_client, timeout=settings.request_timeout, tls=tls, observe=observe, budget=budget)
 
     # A client for each homeserver, and one for all strangers: who is slow cannot use up the connections of the others.
-    clients = [client(transport) for _ in settings.own_homeservers]
+    clients = [client(transport=transport) for _ in settings.own_homeservers]
     homeservers = list(map(connect_homeserver, settings.own_homeservers, clients))
 
     egress = Egress(settings.allowed_networks, unrestricted=settings.disable_ip_blacklist)
-    outbound = client(GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy))
+    guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
+    outbound = client(transport=guarded, most=PLACES, repeat=False)
     resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
     addresses = Addresses(resolver, egress, observe=observe)
     well_known = WellKnown(outbound, addresses, clock=clock, tell=caches("well_known"))
