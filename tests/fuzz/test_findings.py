@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from tests.fuzz.targets.discovery import Fixed, Web
+from uvs.check import jitsi
+from uvs.errors import CannotTell
 from uvs.homeserver.client_api import read_content
 from uvs.matrix.identifiers import ServerName
 from uvs.matrix.server_globs import ServerGlobs
@@ -60,3 +62,9 @@ async def test_a_well_known_may_redirect_to_any_name_in_its_ascii_form(host: str
     found = await WellKnown(web, addresses, clock=lambda: 0.0).delegate("a.example", steps.append)
     assert str(found) == "b.example"
     assert f"addresses of {host}" in [step.name for step in steps]
+
+
+@pytest.mark.parametrize("location", ["//[", "https://[x]/", "http://meet.example/"])
+def test_a_redirect_of_the_jitsi_domain_to_what_is_no_url_is_said(location: str) -> None:
+    with pytest.raises(CannotTell, match=r"^It redirects to (what is no URL|plain HTTP)"):
+        jitsi._target("https://meet.example/x", location)

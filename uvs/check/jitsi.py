@@ -54,12 +54,20 @@ async def _follow(url: str, ca_file: Path | None) -> list[Reply]:
         location = reply.headers.get("location")
         if reply.status not in {301, 302, 303, 307, 308} or not location:
             return replies
-        target = urljoin(url, location)
-        if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-            raise CannotTell(f"It redirects to plain HTTP, which a browser does not follow: {_HOW}.")
+        url = _target(url, location)
         if len(replies) > MAX_REDIRECTS:
             raise CannotTell(f"It redirects more than {MAX_REDIRECTS} times: {_HOW}.")
-        url = target
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise CannotTell(f"It redirects to what is no URL: {_HOW}.") from None
+    if urlsplit(url).scheme == "https" and scheme != "https":
+        raise CannotTell(f"It redirects to plain HTTP, which a browser does not follow: {_HOW}.")
+    return target
 
 
 def _check_file(group: Group, replies: list[Reply]) -> bool:

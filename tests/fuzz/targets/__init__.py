@@ -30,6 +30,7 @@ MODULES = (
     Module("tests.fuzz.targets.addresses"),
     Module("tests.fuzz.targets.discovery"),
     Module("tests.fuzz.targets.operators"),
+    Module("tests.fuzz.targets.checks"),
     Module("tests.fuzz.targets.lua"),
     Module("tests.fuzz.targets.within_synapse", SYNAPSE_PYTHON),
 )
