@@ -18,6 +18,7 @@ from uvs.matrix.server_globs import ServerGlobs
 from uvs.net.destination import Addresses, Step
 from uvs.net.egress import Egress
 from uvs.net.well_known import WellKnown
+from uvs.ops.metrics import Metrics
 from uvs.settings import Mistakes, load
 
 
@@ -68,3 +69,8 @@ async def test_a_well_known_may_redirect_to_any_name_in_its_ascii_form(host: str
 def test_a_redirect_of_the_jitsi_domain_to_what_is_no_url_is_said(location: str) -> None:
     with pytest.raises(CannotTell, match=r"^It redirects to (what is no URL|plain HTTP)"):
         jitsi._target("https://meet.example/x", location)
+
+
+def test_metrics_repeat_nothing_of_what_was_asked_for() -> None:
+    _, media_type = Metrics().render("application/openmetrics-text;version=1.0.0.0SeCrEt\xb2")
+    assert media_type.startswith("text/plain; version=0.0.4")

@@ -7,6 +7,7 @@ becomes one, so that nobody can fill the memory here or there, and no name of a 
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -27,6 +28,8 @@ SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 """Upper bounds of the histograms: a call to a homeserver nearby takes 2 ms, the deadline is 10 s unless it is set."""
 
 OTHER_PATH = "other"
+
+_FORM = re.compile(r"[a-z/-]+; version=(?:0\.0\.4|[12]\.0\.0); charset=utf-8(?:; escaping=[a-z0-9-]+)?", re.ASCII)
 
 
 class Outcome(StrEnum):
@@ -132,6 +135,8 @@ class Metrics:
         try:
             encode, media_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is no number
+            encode, media_type = choose_encoder("")
+        if not _FORM.fullmatch(media_type):  # it repeats the version that was asked for, whatever that is
             encode, media_type = choose_encoder("")
         return encode(self.registry), media_type
 

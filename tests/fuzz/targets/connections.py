@@ -85,8 +85,11 @@ class Connection:
         assert self._protocol._timer is None
 
     async def _settle(self) -> None:
-        for _ in range(4):
+        quiet = 0
+        while quiet < 4:
+            before = len(self.seen), len(self.wire.written), len(self._state.tasks)
             await asyncio.sleep(0)
+            quiet = quiet + 1 if before == (len(self.seen), len(self.wire.written), len(self._state.tasks)) else 0
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.seen.append((scope["method"], scope["path"]))
