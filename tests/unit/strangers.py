@@ -172,8 +172,9 @@ class Internet:
         await asyncio.sleep(0)
         touched = [f"{canary.address}:{canary.port}" for canary in self._canaries if canary.connections]
         assert touched == []
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        assert [task for task in others if "uvs/net" in str(task.get_coro())] == []
+        code = [getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()]
+        ours = [each for each in code if each is not None and "/uvs/net/" in each.co_filename]
+        assert ours == []
 
     async def open_client(self, egress: Egress, *, timeout: float = TIMEOUT) -> HttpClient:  # noqa: ASYNC109
         transport = GuardedTransport(egress, tls=self.authority.client(), proxy=self._proxy)
