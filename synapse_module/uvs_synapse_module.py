@@ -27,7 +27,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,14 @@ class UvsModule:
         if api.worker_name is not None:
             return  # OpenID tokens are in the hands of the main process
         self._api = api
-        # The module API has no look-up of OpenID tokens; this is what Synapse's own `/openid/userinfo` asks.
-        self._user_of_token = getattr(api._store, "get_user_id_for_open_id_token", None)  # noqa: SLF001
-        if self._user_of_token is None:
-            raise ConfigError("uvs_synapse_module does not know this version of Synapse; look for a newer module")
+        # The module API has no look-up of OpenID tokens, nor one of a server's membership of a room. These are what
+        # Synapse's own `/openid/userinfo` and the queries of other homeservers ask.
+        store: Any = api._store  # noqa: SLF001
+        try:
+            self._user_of_token: Callable[[str, int], Awaitable[str | None]] = store.get_user_id_for_open_id_token
+            self._is_host_joined: Callable[[str, str], Awaitable[bool]] = store.is_host_joined
+        except AttributeError:
+            raise ConfigError("uvs_synapse_module does not know this version of Synapse; get a newer one") from None
         api.register_web_resource(PATH, _Resource(config, self))
         logger.info("uvs_synapse_module answers %s on port %s", PATH, sorted(config.listener_ports))
 
@@ -87,7 +91,7 @@ class UvsModule:
     async def tell(self, question: Question) -> dict[str, Any]:
         """Answer, reading no more than one account and three state events."""
         user_id, account, room = question.user_id, None, None
-        if question.token is not None and self._user_of_token is not None:
+        if question.token is not None:
             user_id = await self._user_of_token(question.token, int(time.time() * 1000))
         if user_id is not None and self._api.is_mine(user_id):
             info = await self._api.get_userinfo_by_id(user_id)
@@ -98,9 +102,11 @@ class UvsModule:
         return {"server_name": self._api.server_name, "user_id": user_id, "account": account, "room": room}
 
     async def _room(self, user_id: str, room_id: str) -> dict[str, Any] | None:
+        # What is left here of a room without members of this homeserver may be long outdated.
+        if not await self._is_host_joined(room_id, self._api.server_name):
+            return None
         wanted = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", user_id)]
         state = await self._api.get_room_state(room_id, wanted)
-        # Synapse keeps no current state of a room without members of its own: what it knew might be long outdated.
         creation = state.get(("m.room.create", ""))
         if creation is None:
             return None

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.conftest import MODULE, SYNAPSES, Cast, through
 from tests.parts.processes import ProcessFailedError
-from tests.parts.synapse import Version, python_of
+from tests.parts.synapse import Synapse, Version, python_of
 from tests.parts.ways_in import MODULE as MODULE_FOLDER
 from tests.parts.ways_in import OpenSynapse
 from uvs.homeserver.synapse_module import PATH
@@ -231,4 +231,4 @@ class TestConfiguration:
 def test_a_synapse_with_a_weak_secret_does_not_start(version: Version, tmp_path: Path) -> None:
     module = {"module": "uvs_synapse_module.UvsModule", "config": {"secret": "weak", "listener_ports": [8009]}}
     with pytest.raises(ProcessFailedError, match="32 or more random characters"):
-        OpenSynapse(tmp_path, version=version, options={"modules": [module]})
+        Synapse(tmp_path, version=version, options={"modules": [module]}, python_path=[MODULE_FOLDER])

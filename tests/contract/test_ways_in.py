@@ -170,8 +170,7 @@ class TestWhereAWayInIsNotOpen:
 @pytest.fixture(scope="module")
 def closed_synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSynapse]:
     """One without MSC4502 and without the module."""
-    options: dict[str, Any] = {"modules": [], "experimental_features": {}}
-    with OpenSynapse(tmp_path_factory.mktemp("closed"), options=options) as synapse:
+    with OpenSynapse(tmp_path_factory.mktemp("closed"), with_msc4502=False, with_module=False) as synapse:
         yield synapse
 
 

@@ -27,6 +27,7 @@ from tests.parts.certificates import Authority
 from tests.parts.dns_server import DnsServer
 from tests.parts.processes import Stoppable, free_port
 from tests.parts.synapse import MatrixError, Synapse, User
+from tests.parts.ways_in import OpenSynapse
 
 NETWORK = "127.0.0.0/8"
 """Where all of this is: what the operator of the service has to allow."""
@@ -204,7 +205,7 @@ class TwoServers(Stoppable):
         address = loopback_address()
         return self._parts.enter_context(TlsServer(address, 0, self._authority.server(address), documents))
 
-    def _start(self, place: _Place) -> Synapse:
+    def _start(self, place: _Place) -> OpenSynapse:
         directory = self._directory / place.server_name
         directory.mkdir()
         certificate, key = self._authority.write_certificate(directory, place.certificate_name)
@@ -227,7 +228,7 @@ class TwoServers(Stoppable):
             "federation": {"destination_min_retry_interval": 100, "destination_max_retry_interval": 100},
             "modules": [{"module": "own_names.OwnNames", "config": {"address": address, "port": port}}],
         }
-        return Synapse(directory, server_name=place.server_name, options=options, python_path=[_SYNAPSE_MODULES])
+        return OpenSynapse(directory, server_name=place.server_name, options=options, python_path=[_SYNAPSE_MODULES])
 
     # --- people and rooms ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ MODULE = ROOT / "synapse_module"
 
 
 class OpenSynapse(Synapse):
-    """`options` go over the configuration, as in `Synapse`."""
+    """`options` go over the configuration, as in `Synapse`. `with_msc4502` and `with_module` say what its operator has
+    turned on."""
 
     def __init__(
         self,
@@ -23,7 +25,10 @@ class OpenSynapse(Synapse):
         *,
         server_name: str = "matrix.example",
         version: Version = Version.NEWEST,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        python_path: Sequence[Path] = (),
+        with_msc4502: bool = True,
+        with_module: bool = True,
     ) -> None:
         self.server_name = server_name
         self.module_port = free_port()
@@ -35,18 +40,20 @@ class OpenSynapse(Synapse):
         self.scopeless_token = issued.register(secrets.token_urlsafe(32))
         without_scope = Registration("_without_scope", self.scopeless_token).yaml().replace(f'\n  - "{SCOPE}"', " []")
         (self._registrations / "without-scope.yaml").write_text(without_scope)
-        module = {"secret_path": str(self._secret_file), "listener_ports": [self.module_port]}
+        config = {"secret_path": str(self._secret_file), "listener_ports": [self.module_port]}
+        module = {"module": "uvs_synapse_module.UvsModule", "config": config}
+        more = options or {}
         super().__init__(
             directory,
             server_name=server_name,
             version=version,
-            python_path=[MODULE],
+            python_path=[MODULE, *python_path],
             options={
+                **more,
                 "app_service_config_files": [str(each) for each in self._registrations.glob("*.yaml")],
-                "experimental_features": {"msc4502_enabled": True},
-                "listeners": [listener(self.module_port)],
-                "modules": [{"module": "uvs_synapse_module.UvsModule", "config": module}],
-                **(options or {}),
+                "experimental_features": {"msc4502_enabled": with_msc4502},
+                "listeners": [listener(self.module_port), *more.get("listeners", [])],
+                "modules": [*([module] if with_module else []), *more.get("modules", [])],
             },
         )
 
