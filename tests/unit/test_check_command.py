@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_homeserver import STATE, USERINFO, WHOAMI, FakeHomeserver, after, answering
+from tests.fake_homeserver import SERVER_VERSION, STATE, USERINFO, WHOAMI, FakeHomeserver, after, answering
 from tests.parts import ROOT
 from tests.parts.synapse import User
 from tests.service import settings
@@ -23,9 +23,11 @@ from tests.unit.command import SECRET, Said, Uvs
 from tests.unit.serving import served
 from uvs import __version__
 from uvs.check import walk as walking
+from uvs.check.people import Question
 from uvs.check.render import MAX_STATUS, exit_status, for_machines, for_people
 from uvs.check.rows import Report, State
 from uvs.check.walk import Wanted, walk
+from uvs.matrix.identifiers import UserID
 from uvs.settings import Loaded, Mistakes
 
 
@@ -280,6 +282,13 @@ class TestPeopleAndRooms:
         assert said.status == 0
         assert "0: member of the call" in said.out
 
+    def test_an_old_homeserver_is_asked_all_the_same(self, uvs: Uvs, world: World) -> None:
+        world.homeserver.faults[SERVER_VERSION] = answering(200, {"server_version": "1.98.0"})
+        said = uvs("check", "--user", world.member.user_id, "--room", world.room)
+        assert said.status == 1
+        assert "  FAIL  version" in said.out
+        assert "  ok    joined" in said.out
+
     def test_what_cannot_be_told_is_red(self, uvs: Uvs, world: World) -> None:
         world.homeserver.faults[STATE] = answering(500)
         said = uvs("check", "--user", world.member.user_id)
@@ -418,6 +427,11 @@ class TestCalls:
         """Whoever lists the processes would see it."""
         assert uvs("check", "--openid-token", "x").status == 2
 
+    def test_every_option_is_documented(self, uvs: Uvs) -> None:
+        options = set(re.findall(r"--[a-z-]+", uvs("check", "--help").out)) - {"--help"}
+        documented = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/check.md").read_text()))
+        assert options == documented
+
     def test_the_help_says_what_the_exit_status_is(self, uvs: Uvs) -> None:
         out = " ".join(uvs("check", "--help").out.split())
         assert "The exit status is the number of red rows (100 at most)." in out
@@ -442,10 +456,12 @@ class TestBounds:
         admin = listening.register("uvs", admin=True)
         listening.faults[WHOAMI] = after(30, answering(200))
         loaded = Loaded(settings(homeserver_url=listening.url, access_token=admin.access_token), [])
-        report = await walk(loaded, Wanted(), limit=1.0)
+        report = await walk(loaded, Wanted(Question(user=UserID.parse("@a:matrix.example"))), limit=1.0)
         listening.faults.clear()
         (red,) = [row for group in report.groups for row in group.rows if row.state is State.RED]
         assert red.found == "not done after 1 s"
+        (waited,) = report.groups[-1].rows
+        assert waited.state is State.SKIPPED
 
     async def test_a_slow_step_is_named_while_it_lasts(self, listening: FakeHomeserver) -> None:
         admin = listening.register("uvs", admin=True)

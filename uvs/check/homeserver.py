@@ -60,17 +60,18 @@ async def check_homeserver(  # noqa: PLR0913 - one homeserver, and what of the w
     ca_file: Path | None,
     token_given: bool,
     now: Callable[[], float] = time.time,
-) -> None:
-    """Add the rows. `token_given`: a person's token will be verified, so that none has to be made."""
+) -> bool:
+    """Add the rows. `token_given`: a person's token will be verified, so that none has to be made. Says whether it can
+    be asked about people; that it is old, or its clock wrong, does not keep it from that."""
     rest = ("version", "clock", CREDENTIAL, VERIFIED)
     if not await reach(group, own.url, ca_file, now=now):
         group.skip("the homeserver cannot be reached", *rest)
-        return
+        return False
     if own.federation_url and own.access != "synapse-module":
         await reach(group, own.federation_url, ca_file, now=now, where="federation ")
     if not await _ask_versions(group, own, client, now):
         group.skip("what answers is no homeserver", CREDENTIAL, VERIFIED)
-        return
+        return False
     group.begin(CREDENTIAL)
     findings = await homeserver.check()
     for finding in findings:
@@ -80,10 +81,12 @@ async def check_homeserver(  # noqa: PLR0913 - one homeserver, and what of the w
             group.fail(finding.name, finding.mend)
     if not all(finding.good for finding in findings):
         group.skip("what the credential may do comes first", VERIFIED)
-    elif token_given:
+        return False
+    if token_given:
         group.skip("the given token is verified below", VERIFIED)
     else:
         await _verify_own_token(group, homeserver)
+    return True
 
 
 # --- version and clock ------------------------------------------------------------------------------------------------

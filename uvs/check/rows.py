@@ -61,10 +61,6 @@ class Group:
         """A red row of what was raised; its text is the mend. The details are for the operator, who reads this."""
         self.fail(check, str(error), error.detail or "")
 
-    @property
-    def red(self) -> bool:
-        return any(row.state is State.RED for row in self.rows)
-
     def _add(self, row: Row) -> None:
         self.rows.append(row)
         self.step = None

@@ -59,6 +59,8 @@ async def walk(
             for group in report.groups:
                 if group.step is not None:
                     group.fail(group.step, "See what is slow there, then try again.", f"not done after {limit:g} s")
+                elif not group.rows:
+                    group.skip("what it waited for was not done in time", "all of it")
     return report
 
 
@@ -80,11 +82,11 @@ async def _walk(report: Report, settings: Settings, wanted: Wanted) -> None:
     own, ca_file, question = settings.own_homeservers, settings.ca_file, wanted.question
     async with connect(settings) as ways, asyncio.TaskGroup() as steps:
 
-        def start(title: str, step: Callable[[Group], Awaitable[None]]) -> tuple[Group, asyncio.Task[None]]:
+        def start(title: str, step: Callable[[Group], Awaitable[object]]) -> asyncio.Task[object]:
             group = report.group(title)
-            return group, steps.create_task(_safely(group, step(group)))
+            return steps.create_task(_safely(group, step(group)))
 
-        def homeserver(number: int) -> Callable[[Group], Awaitable[None]]:
+        def homeserver(number: int) -> Callable[[Group], Awaitable[bool]]:
             return lambda group: check_homeserver(
                 group,
                 own[number],
@@ -97,8 +99,8 @@ async def _walk(report: Report, settings: Settings, wanted: Wanted) -> None:
         homeservers = [start(_title(each), homeserver(number)) for number, each in enumerate(own)]
 
         async def people(group: Group) -> None:
-            await asyncio.wait([task for _, task in homeservers])
-            if homeservers[0][0].red:
+            usable = await asyncio.gather(*homeservers)
+            if not usable[0]:
                 group.skip("the homeserver above comes first", *question.checks)
                 return
             asked = People(group, question, own, ways)
@@ -123,12 +125,13 @@ def _title(own: OwnHomeserver) -> str:
     return f"{name} ({own.url}, {own.access})"
 
 
-async def _safely(group: Group, step: Awaitable[None]) -> None:
+async def _safely(group: Group, step: Awaitable[object]) -> object:
     try:
-        await step
+        return await step
     except Exception as error:  # noqa: BLE001 - the last net: the other links are still worth looking at
         # Only the kind of the error: its text may quote what was asked or answered.
         group.fail(group.step or "check", "Please report it.", f"a defect in uvs ({type(error).__name__})")
+        return None
 
 
 @contextmanager
