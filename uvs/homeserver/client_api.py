@@ -24,6 +24,10 @@ _NO_OPENID = (
     "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
 )
 
+MAX_EVENT = 65_536  # bytes; client-server API, "Size limits"
+EVENT_LIMIT = 512 * 1024
+"""Bytes of an answer with an event in it: escapes may make it six times as large."""
+
 T = TypeVar("T")
 
 
@@ -164,9 +168,12 @@ async def check_call(name: str, call: Callable[[], Awaitable[object]]) -> Findin
 
 
 def read_content(raw: msgspec.Raw) -> Mapping[str, Any]:
-    """The content of an event. Its author wrote what they liked; what is no object counts as an empty one."""
+    """The content of an event. Its author wrote what they liked; what is no object counts as an empty one. Raises
+    CannotTell where it is larger than any event may be: in memory it takes twenty times as much."""
     try:
-        content = msgspec.json.decode(raw)
+        content = None if len(raw) > EVENT_LIMIT else msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
+    if len(raw) > MAX_EVENT and (len(raw) > EVENT_LIMIT or len(msgspec.json.encode(content)) > MAX_EVENT):
+        raise CannotTell("Reading an event of the room failed: it is larger than any may be; see what is in that room.")
     return content if isinstance(content, dict) else {}

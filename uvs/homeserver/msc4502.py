@@ -24,14 +24,12 @@ import msgspec
 
 from uvs.errors import Refusal
 from uvs.homeserver import Account, Finding, Standing
-from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
+from uvs.homeserver.client_api import EVENT_LIMIT, NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
 from uvs.homeserver.credential import Credential
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
 from uvs.net.http import Answer, Call, HttpClient, path
-
-EVENT_LIMIT = 512 * 1024  # bytes; an event has 64 KiB at most, of which escapes may make six times as much
 
 _MENDS = {
     401: "UVS_ACCESS_TOKEN is not (or no longer) the as_token of a registration that Synapse has read; see whether the "

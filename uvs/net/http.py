@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,11 @@ MAX_CONNECTIONS = 100
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
 
-MAX_BUFFERED = 48 * 1024 * 1024
+SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
+"""The event loop reads all that has arrived on a connection at once, before anybody can say that it is too much. Where
+the system chooses the size of its buffers, that is megabytes."""
+
+MAX_BUFFERED = 32 * 1024 * 1024
 """Bytes of answers held at once, over all calls of the process: a thousand large ones must not fill the memory."""
 
 # The engine logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
@@ -149,13 +154,11 @@ def open_client(  # noqa: PLR0913 - what one homeserver is asked with
 
     The environment's proxies are ignored: an administrator's token goes to the homeserver and nowhere else.
     """
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_SECONDS)
     engine = httpx.AsyncClient(
-        transport=transport,
-        verify=tls or trust(),
-        limits=httpx.Limits(
-            max_connections=most,
-            max_keepalive_connections=most,
-            keepalive_expiry=KEEPALIVE_SECONDS,
+        transport=transport
+        or httpx.AsyncHTTPTransport(
+            verify=tls or trust(), limits=limits, trust_env=False, socket_options=SOCKET_OPTIONS
         ),
         # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself
         # before the deadline cancels it.

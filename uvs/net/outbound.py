@@ -17,6 +17,7 @@ import httpx
 
 from uvs.net.egress import Egress
 from uvs.net.hosts import IPAddress, in_url
+from uvs.net.http import SOCKET_OPTIONS
 
 SocketOptions = Iterable[Any]
 
@@ -48,7 +49,7 @@ class _Pool(httpcore.AsyncConnectionPool):
         self._backend = backend
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        return _Connection(origin, ssl_context=self._tls, network_backend=self._backend)
+        return _Connection(origin, ssl_context=self._tls, network_backend=self._backend, socket_options=SOCKET_OPTIONS)
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
