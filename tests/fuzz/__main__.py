@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.fuzz import engine
 from tests.fuzz.target import TARGETS, Target, environment_number
-from tests.fuzz.targets import ROOT, Module, all_targets
+from tests.fuzz.targets import ROOT, Module, all_targets, table
 
 SCRATCH = ROOT / ".parts" / "fuzz"
 RUNS = 1_000_000
@@ -42,9 +42,7 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no target {', '.join(sorted(unknown))}; see --list")
     if options.list:
-        print("| target | parser | whose bytes | what holds |\n|---|---|---|---|")
-        for _, target in chosen:
-            print(f"| {target.name} | {target.parser} | {target.whose} | {target.what_holds} |")
+        print(table(target for _, target in chosen), end="")
         return 0
     if options.input:
         return sum(_start(module, target, "--input", str(options.input)) != 0 for module, target in chosen)

@@ -11,10 +11,17 @@ import pytest
 
 from tests.fuzz.engine import Run, run_by_outcome
 from tests.fuzz.target import Target, environment_number
-from tests.fuzz.targets import ROOT, Module, all_targets
+from tests.fuzz.targets import ROOT, Module, all_targets, table
 
-RUNS = 4000
+RUNS = 3000
 """Of the quickest; others have fewer."""
+
+
+def test_the_readme_has_every_target() -> None:
+    readme = (Path(__file__).parent / "README.md").read_text()
+    assert (
+        readme.partition("| target |")[1:] == table(target for _, target in all_targets()).partition("| target |")[1:]
+    )
 
 
 @pytest.mark.parametrize(("module", "target"), all_targets(), ids=lambda each: getattr(each, "name", None))

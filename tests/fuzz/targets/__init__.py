@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +44,9 @@ def all_targets() -> list[tuple[Module, Target]]:
         importlib.import_module(module.name)
         found += [(module, target) for target in TARGETS.values() if target.check.__module__ == module.name]
     return found
+
+
+def table(targets: Iterable[Target]) -> str:
+    """The table of README.md."""
+    rows = [f"| {each.name} | {each.parser} | {each.whose} | {each.what_holds} |" for each in targets]
+    return "\n".join(["| target | parser | whose bytes | what holds |", "|---|---|---|---|", *rows]) + "\n"

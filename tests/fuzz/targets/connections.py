@@ -18,6 +18,7 @@ from tests.fuzz.target import joined, parts, target
 from tests.fuzz.targets.requests import runner
 from uvs.ops.server import MAX_HEAD, MAX_PIPELINED, BoundedProtocol
 
+MOST_PIECES = 40
 PIECE = 2048  # bytes
 REPETITIONS = 2 * MAX_HEAD // PIECE
 
@@ -112,10 +113,10 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _pieces(data: bytes, sizes: bytes) -> Iterator[bytes]:
-    """`data` in pieces, whose sizes follow from `sizes`."""
+    """`data` in pieces, whose sizes follow from `sizes`; the last has what is left after so many."""
     at = turn = 0
     while at < len(data):
-        size = 1 + sizes[turn % len(sizes)] if sizes else len(data)
+        size = 1 + sizes[turn % len(sizes)] if sizes and turn < MOST_PIECES else len(data)
         yield data[at : at + size]
         at, turn = at + size, turn + 1
 
