@@ -146,6 +146,14 @@ async def test_the_certificate_is_for_another_name(group: Group, authority: Auth
     assert red.found == "the certificate is not for localhost but for matrix.example, other.example"
 
 
+async def test_of_many_other_names_some_are_shown(group: Group, authority: Authority, ca_file: Path) -> None:
+    names = [f"{number}.example" for number in range(50)]
+    async with listening(tls=authority.server(*names)) as port:
+        assert not await reach(group, f"https://localhost:{port}", ca_file)
+    found = assert_only(group, "TLS", State.RED).found
+    assert found.endswith("but for 0.example, 1.example, 2.example, 3.example, 4.example, …")
+
+
 async def test_an_address_that_the_certificate_lacks_is_a_wrong_name(
     group: Group, authority: Authority, ca_file: Path
 ) -> None:

@@ -70,7 +70,7 @@ async def check_homeserver(  # noqa: PLR0913 - one homeserver, and what of the w
     if own.federation_url and own.access != "synapse-module":
         await reach(group, own.federation_url, ca_file, now=now, where="federation ")
     if not await _ask_versions(group, own, client, now):
-        group.skip("what answers is no homeserver", CREDENTIAL, VERIFIED)
+        group.skip("version comes first", CREDENTIAL, VERIFIED)
         return False
     group.begin(CREDENTIAL)
     findings = await homeserver.check()

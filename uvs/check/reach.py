@@ -28,6 +28,8 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 _DAY = 86_400
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME, which Python does not name
 
+_NAMES_SHOWN = 5
+
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_…
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 64})
@@ -226,7 +228,8 @@ def _certificate_problem(
         begins = f" before {_day_of(certificate, 'notBefore')}" if certificate else ""
         return clock, f"the certificate is not valid{begins}"
     if error.verify_code in _WRONG_NAME:
-        names = ", ".join(str(name) for _, name in certificate.get("subjectAltName", ()))
+        all_names = [str(name) for _, name in certificate.get("subjectAltName", ())]
+        names = ", ".join(all_names[:_NAMES_SHOWN] + ["…"] * (len(all_names) > _NAMES_SHOWN))
         return (
             f"Write a name that it is for into the URL, or get one for {host}.",
             f"the certificate is not for {host}" + (f" but for {names}" if names else ""),
