@@ -23,7 +23,7 @@ from uvs.net.egress import Egress
 from uvs.net.http import ByteBudget, HttpClient, Observe, observe_nothing, open_client, trust
 from uvs.net.outbound import GuardedTransport
 from uvs.net.resolver import DnsResolver
-from uvs.net.well_known import WellKnown
+from uvs.net.well_known import FETCH_SECONDS, WellKnown
 from uvs.settings import OwnHomeserver, Settings
 from uvs.settings.values import Access
 from uvs.verification.decision import FederationPolicy, Own, Verifier
@@ -33,6 +33,9 @@ IMPLEMENTATIONS: dict[Access, Callable[..., Inspectable]] = {
     "msc4502": Msc4502,
     "synapse-module": SynapseModule,
 }
+
+FETCH_SHARE = 0.4
+"""The part of a request's time that looking for a well-known document may take, where that is less than it needs."""
 
 
 def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Inspectable:
@@ -90,7 +93,13 @@ def connect(
     outbound = client(transport=guarded, most=PLACES, repeat=False)
     resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
     addresses = Addresses(resolver, egress, observe=observe)
-    well_known = WellKnown(outbound, addresses, clock=clock, tell=caches("well_known"))
+    well_known = WellKnown(
+        outbound,
+        addresses,
+        clock=clock,
+        tell=caches("well_known"),
+        seconds=min(FETCH_SECONDS, FETCH_SHARE * settings.request_timeout),
+    )
     discovery = Discovery(well_known, addresses, resolver)
 
     policy = FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny)

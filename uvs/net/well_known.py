@@ -74,20 +74,23 @@ class Delegation:
 class WellKnown:
     """`client` goes out through a GuardedTransport. `clock` gives seconds and never goes back."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a test has to choose is passed in
         self,
         client: HttpClient,
         addresses: Addresses,
         *,
         clock: Callable[[], float],
         tell: Callable[[bool], None] = tell_nobody,
+        seconds: float = FETCH_SECONDS,
         port: int = HTTPS_PORT,
     ) -> None:
-        """`tell` hears of each question whether it could be answered from memory. `port` is for tests, which may not
+        """`tell` hears of each question whether it could be answered from memory. `seconds` bounds a fetch: if callers
+        give up before, nothing is ever remembered of a web server that is silent. `port` is for tests, which may not
         listen on every port."""
         self._client = client
         self._addresses = addresses
         self._clock = clock
+        self._seconds = seconds
         self._port = port
         self._cache: Cache[str, Delegation] = Cache(most=MAX_KEPT, clock=clock, tell=tell)
 
@@ -99,10 +102,10 @@ class WellKnown:
 
     async def _load(self, host: str, previous: Delegation | None, tell: Tell) -> tuple[Delegation, float]:
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 delegate, seconds = await self._fetch(host, tell)
         except (CannotTell, TimeoutError, _Useless) as error:
-            problem = str(error) or f"no answer within {FETCH_SECONDS:.0f} s"
+            problem = str(error) or f"no answer within {self._seconds:g} s"
             return self._without(previous, f"none: {problem[:MAX_HOW]}", no_answer=not isinstance(error, _Useless))
         delegation = Delegation(delegate, f"delegates to {delegate}, for {seconds:.0f} s", self._clock() + seconds)
         return delegation, seconds * REFRESH_AT
