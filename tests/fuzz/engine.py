@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import random
+import shutil
 import sys
 import time
 import traceback
@@ -116,7 +117,8 @@ def run_by_coverage(module: str, name: str, runs: int, seed: int, scratch: Path)
         return mutator.mutate(rng, data if seed % 2 else rng.choice(run.kept))[:most]
 
     corpus = scratch / "corpus"
-    corpus.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(corpus, ignore_errors=True)  # what an earlier run found would make this one another
+    corpus.mkdir(parents=True)
     for data in run.target.seeds:
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     options = {
