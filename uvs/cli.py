@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import http.client
 import logging
+import os
 import shutil
+import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +30,16 @@ UVS_CONFIG_FILE; README.md lists them."
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; ends the process with its exit status."""
-    sys.exit(_run(_parser().parse_args(sys.argv[1:] if argv is None else argv)))
+    arguments = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read what is printed has seen enough: `uvs check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:

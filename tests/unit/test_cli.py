@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -163,3 +164,38 @@ class TestHealth:
             child.wait(10)
         assert said.status == 1
         assert said.err.startswith("uvs does not answer on 127.0.0.1 port ")
+
+
+class TestEndings:
+    def test_a_reader_who_has_seen_enough_is_no_traceback(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-m", "uvs", "check", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"]},
+        ) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            child.stdout.close()
+            said = child.stderr.read()
+        assert (child.returncode, said) == (128 + signal.SIGPIPE, b"")
+
+    def test_an_interrupt_is_no_traceback(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            environment = {
+                "PATH": os.environ["PATH"],
+                "UVS_HOMESERVER_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                "UVS_ACCESS_TOKEN": "an-administrators-token",
+            }
+            with subprocess.Popen(
+                [sys.executable, "-m", "uvs", "check"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+            ) as child:
+                silent.accept()[0].close()  # it is under way
+                child.send_signal(signal.SIGINT)
+                assert child.stderr is not None
+                said = child.stderr.read()
+        assert child.returncode == 128 + signal.SIGINT
+        assert b"Traceback" not in said
