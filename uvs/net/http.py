@@ -49,6 +49,11 @@ MAX_BUFFERED = 32 * 1024 * 1024
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
+_SCRAPS = 1000
+_LEAST_OF_A_PIECE = 16
+"""So many pieces of an answer may be of any size; those of one that has more hold so many bytes on average. Each is
+work of its own, and nobody else is served meanwhile."""
+
 _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year
 
@@ -341,7 +346,11 @@ async def _read(response: httpx.Response, limit: int, what: str, take: Callable[
         )
     raw = bytearray()  # and no list: a thousand pieces of one byte are to take a thousand bytes
     assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - the engine is asynchronous
+    pieces = 0
     async for chunk in response.stream:  # and not `aiter_raw`, which gives the connection back at the end
+        pieces += 1
+        if pieces > _SCRAPS and len(raw) < pieces * _LEAST_OF_A_PIECE:
+            raise Failed(f"{what} failed: the answer comes in too many pieces.", Outcome.BROKEN)
         if len(raw) + len(chunk) > limit:
             raise Failed(f"{what} failed: the answer is larger than {limit} bytes.", Outcome.TOO_LARGE)
         if not take(len(chunk)):

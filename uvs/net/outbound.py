@@ -7,6 +7,7 @@ must not carry a request for another, and the engine tells connections apart by 
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -18,6 +19,13 @@ import httpx
 from uvs.net.egress import Egress
 from uvs.net.hosts import IPAddress, in_url
 from uvs.net.http import SOCKET_OPTIONS
+
+MAX_HEAD = 16 * 1024
+"""Bytes of an answer's status line and headers. The engine would take six times that, of four bytes each, and serve
+nobody else meanwhile."""
+
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/[0-9]\.[0-9] 1")
 
 SocketOptions = Iterable[Any]
 
@@ -145,10 +153,33 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
         try:
-            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+            return _Answer(await self._inner.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:
             await self._inner.aclose()
             raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
+
+
+class _Answer(_Stream):
+    """Holds a stranger to one head of reasonable size. The engine reads any number of interim answers (1xx), as fast as
+    they come and for as long as the caller waits: ten servers that send nothing else would take all of its time."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        super().__init__(inner)
+        self._head: bytearray | None = bytearray()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """Raises httpcore.RemoteProtocolError for an answer that is refused."""
+        data = await super().read(max_bytes, timeout)
+        if self._head is not None:
+            self._head += data
+            end = _END_OF_HEAD.search(self._head)
+            if _INTERIM.match(self._head):
+                raise httpcore.RemoteProtocolError("an interim answer, unasked for")
+            if (end.end() if end else len(self._head)) > MAX_HEAD:
+                raise httpcore.RemoteProtocolError("the head is too large")
+            if end:
+                self._head = None
+        return data

@@ -1,0 +1,102 @@
+"""What somebody found who attacked the service on purpose: each of these once worked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.parts.dns_server import DnsServer
+from tests.unit.strangers import Asked, Behave, Internet
+from uvs.errors import CannotTell
+from uvs.homeserver.federation import RemoteHomeservers
+from uvs.matrix.identifiers import UserID
+from uvs.matrix.openid import OpenIDToken
+from uvs.net.http import Call, Outcome
+from uvs.net.outbound import MAX_HEAD
+
+TOKEN = OpenIDToken("token")
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    with DnsServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def net(dns: DnsServer) -> AsyncIterator[Internet]:
+    async with Internet(dns) as internet:
+        yield internet
+
+
+def pours(before: bytes, again: bytes) -> Behave:
+    """Sends the one once, and the other for as long as somebody reads it."""
+
+    async def behave(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(before)
+        await writer.drain()
+        while again:
+            writer.write(again)
+            await writer.drain()
+        await asyncio.Event().wait()
+
+    return behave
+
+
+class TestTimeOfTheProcess:
+    """One process serves everybody, so what makes it work for nothing makes all others wait."""
+
+    async def ask(self, net: Internet, behave: Behave) -> UserID | Outcome:
+        """Who it is, or how the call ended."""
+        server = await net.serve(behave=behave)
+        try:
+            user = await RemoteHomeservers(net.client, net.discovery).redeem(server.server_name, TOKEN)
+        except CannotTell:
+            ((call, outcome),) = net.observed
+            assert call is Call.USERINFO
+            return outcome
+        assert isinstance(user, UserID)
+        return user
+
+    @pytest.mark.parametrize(
+        "interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 \r\nLink: x\r\n\r\n", b"HTTP/1.0 199 \n\n"]
+    )
+    async def test_a_stranger_who_sends_nothing_but_interim_answers_is_not_listened_to(
+        self, net: Internet, interim: bytes
+    ) -> None:
+        assert await self.ask(net, pours(b"", interim * 1000)) is Outcome.BROKEN
+
+    async def test_nor_one_who_begins_with_them_letter_by_letter(self, net: Internet) -> None:
+        async def behave(_: Asked, writer: asyncio.StreamWriter) -> None:
+            for letter in b"HTTP/1.1 103 ":
+                writer.write(bytes([letter]))
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            await asyncio.Event().wait()
+
+        assert await self.ask(net, behave) is Outcome.BROKEN
+
+    @pytest.mark.parametrize("header", [b"a:\r\n", b"a: " + b"b" * 60 + b"\r\n", b" folded\r\n", b"\ta:\n"])
+    async def test_a_head_of_many_headers_is_none(self, net: Internet, header: bytes) -> None:
+        head = b"HTTP/1.1 200 -\r\nContent-Length: 0\r\nX: y\r\n" + header * (MAX_HEAD // len(header)) + b"\r\n"
+        assert await self.ask(net, pours(head, b"")) is Outcome.BROKEN
+
+    async def test_a_body_of_single_bytes_is_none(self, net: Internet) -> None:
+        head = b"HTTP/1.1 200 -\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert await self.ask(net, pours(head, b"1\r\n \r\n" * 1000)) is Outcome.BROKEN
+
+    async def test_a_head_of_reasonable_size_is_heard_however_it_is_cut(self, net: Internet) -> None:
+        async def behave(asked: Asked, writer: asyncio.StreamWriter) -> None:
+            body = f'{{"sub": "@a:{asked.headers["host"]}"}}'
+            for piece in ("HTTP/1.1 2", "00 -\r\nX: ", "x" * (MAX_HEAD - 200), "\r\nConnection: close\r", "\n\r", "\n"):
+                writer.write(piece.encode())
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            for letter in body:
+                writer.write(letter.encode())
+                await writer.drain()
+            writer.close()
+
+        assert isinstance(await self.ask(net, behave), UserID)
