@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.parts.dns_server import DnsServer
+from tests.parts.dns_server import DnsServer, records, servfail
 from tests.unit.strangers import Asked, Behave, Internet
 from uvs.errors import CannotTell
 from uvs.homeserver.federation import RemoteHomeservers
-from uvs.matrix.identifiers import UserID
+from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.net.http import Call, Outcome
 from uvs.net.outbound import MAX_HEAD
+from uvs.net.well_known import MAX_SILENCE
 
 TOKEN = OpenIDToken("token")
 
@@ -100,3 +101,20 @@ class TestTimeOfTheProcess:
             writer.close()
 
         assert isinstance(await self.ask(net, behave), UserID)
+
+
+class TestMemoryOfTrouble:
+    @pytest.mark.parametrize("line_is", ["without DNS", "down"])
+    async def test_our_own_outage_keeps_nobody_out_for_long_after_it(self, net: Internet, line_is: str) -> None:
+        """However long it was, and however often somebody named the homeserver meanwhile."""
+        web = await net.publish("a.example", '{"m.server": "b.example:8448"}')
+        if line_is == "down":
+            net.dns.on("a.example", "A", records(net.address()))  # where nobody listens
+        else:
+            net.dns.on("a.example", "A", servfail)
+        for _ in range(50):
+            assert await net.well_known.delegate("a.example", lambda _step: None) is None
+            net.clock.now += 120
+        net.dns.on("a.example", "A", records(web.address))
+        net.clock.now += MAX_SILENCE
+        assert await net.well_known.delegate("a.example", lambda _step: None) == ServerName.parse("b.example:8448")

@@ -39,6 +39,10 @@ FIRST_BACK_OFF = 60.0
 MAX_BACK_OFF = 3600.0
 """Seconds until it is tried again where there was no good document: doubled each time, up to an hour."""
 
+MAX_SILENCE = 300.0
+"""Where there was no answer at all, it is tried again after this at the latest: what broke may be our own line or name
+servers, and whoever's homeserver is found by a document would be kept out for up to an hour after it was mended."""
+
 REFRESH_AT = 0.8
 """The part of its time after which a document is fetched anew: if that fails, the old one still holds."""
 
@@ -113,7 +117,7 @@ class WellKnown:
     def _without(self, previous: Delegation | None, how: str, *, no_answer: bool) -> tuple[Delegation, float]:
         """What to believe where no good document came, and until when."""
         failures = previous.failures if previous is not None else 0
-        seconds = min(MAX_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
+        seconds = min(MAX_SILENCE if no_answer else MAX_BACK_OFF, FIRST_BACK_OFF * 2 ** min(failures, 10))
         if previous is not None and previous.to is not None and no_answer:
             left = previous.holds_until - self._clock()
             if left > 0:
