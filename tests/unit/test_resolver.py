@@ -127,7 +127,7 @@ class TestNoAnswer:
         assert time.monotonic() - started < 2 * PATIENCE_SECONDS + 1
 
     async def test_a_huge_answer_is_no_answer(self, here: Here) -> None:
-        here.dns.add_address("a.example", *(f"10.{number >> 8}.{number & 255}.1" for number in range(4000)))
+        here.dns.add_address("a.example", *(f"10.{number >> 8}.{number & 255}.1" for number in range(1000)))
         with pytest.raises(CannotTell, match=r"a\.example"):
             await here.addresses()
 
