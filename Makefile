@@ -17,8 +17,8 @@ help: ## List the targets
 demo: parts ## Show it: a real Synapse, a real Prosody, four people (KEEP=1 stays up)
 	@$(RUN)python -m tests.demo $(if $(KEEP),--keep)
 
-test: parts ## Everything: lint, lua, unit, contract, packaging, e2e. OTHER_PYTHONS=1 adds test-pythons
-	@tests/run_steps.sh lint lua unit fuzz-short contract packaging e2e $(if $(OTHER_PYTHONS),test-pythons)
+test: parts ## Everything: lint, lua, unit, contract, packaging, faults, e2e. OTHER_PYTHONS=1 adds test-pythons
+	@tests/run_steps.sh lint lua unit fuzz-short contract packaging faults e2e $(if $(OTHER_PYTHONS),test-pythons)
 
 unit: venv ## The Python unit tests
 	@$(PYTEST) tests/unit
@@ -35,6 +35,14 @@ packaging: parts ## Wheel, locks, README, unit files, nginx and Caddy lines
 
 e2e: parts ## People, calls and attacks on a real Synapse and both Prosody versions
 	@$(PYTEST) tests/e2e
+
+faults: parts ## Every fault of homeservers and networks on real sockets, and a short soak
+	@$(PYTEST) tests/faults tests/soak
+
+soak: parts ## The long runs: 100,000 mixed requests, every fault with 500 people at once, then fuzz
+	@$(RUN)python -m tests.soak
+	@$(PYTEST) tests/faults --every
+	@$(MAKE) --no-print-directory fuzz
 
 lint: venv synapse prosody tools ## ruff, mypy, import-linter, luacheck, shellcheck
 	@failed=0; check() { echo "$$*"; "$$@" || failed=1; }; \
@@ -98,4 +106,4 @@ clean: ## Remove all that was made here
 	rm -rf .venv .parts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test unit contract lua packaging e2e lint fuzz fuzz-short bench proofs test-pythons lock clean parts venv synapse prosody tools
+.PHONY: help demo test faults soak unit contract lua packaging e2e lint fuzz fuzz-short bench proofs test-pythons lock clean parts venv synapse prosody tools

@@ -39,6 +39,7 @@ _CALLS = {
     "/state": STATE,
     "/admin/v2/users/": ACCOUNT,
 }
+_PIECE = 64 * 1024
 _PERSON = re.compile(r"(?:access_token=openid-|@|!)([a-z0-9_.-]+)")
 
 
@@ -54,8 +55,10 @@ class Exchange:
     writer: asyncio.StreamWriter
 
     async def send(self, raw: bytes) -> None:
-        self.writer.write(raw)
-        await self.writer.drain()
+        # In pieces: what asyncio has in its buffer, it moves with every bit that goes out.
+        for start in range(0, len(raw), _PIECE):
+            self.writer.write(raw[start : start + _PIECE])
+            await self.writer.drain()
 
     async def wait_for_the_end(self) -> None:
         """Until the other side has had enough."""
@@ -197,8 +200,9 @@ class FaultyHomeserver:
                     await self._converse(reader, writer)
                 writer.close()
                 await writer.wait_closed()
-            finally:
-                transport.abort()
+            except asyncio.CancelledError:
+                with contextlib.suppress(AttributeError):  # which is how asyncio says that it is closed already
+                    transport.abort()
                 await asyncio.sleep(0)  # in which it is closed
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

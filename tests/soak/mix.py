@@ -1,0 +1,159 @@
+"""The mixture: who asks what, and what must come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.faults.asking import NotOneAnswerError, exchange, question, request
+from tests.faults.faults import BODY, CONNECTION, NO_HTTP, SIZE, STATUS, TOO_LATE, Case
+from tests.faults.scene import DEADLINE
+from tests.parts.faulty_homeserver import CHAIN, SERVER_NAME
+
+AUTH_TOKEN = "the-callers-own-credential"
+LATE = 1.0
+"""Seconds after the deadline within which an answer is there."""
+
+_FAULTS: dict[str, Case] = {
+    name: case
+    for name, case in {**CONNECTION, **NO_HTTP, **BODY, **STATUS}.items()
+    if case.status != TOO_LATE  # those have a share of their own
+}
+_SLOW = [name for name, case in CONNECTION.items() if case.status == TOO_LATE]
+_LARGE = ["300-mb", "300-mb-of-gzip", "10000-headers", "300-mb-header"]
+
+_MALFORMED = [
+    (request("/verify/user_in_room", {}), 400),
+    (request("/verify/user_in_room", {"token": ["x"], "room_id": "!a:b"}), 400),
+    (request("/verify/user_in_room", {"token": "x", "room_id": "../../admin"}), 400),
+    (request("/verify/user_in_room", {"token": "x" * 5000, "room_id": "!a:b"}), 400),
+    (request("/verify/user", [1, 2, 3]), 400),
+    (request("/verify/user", "text"), 400),
+    (request("/nothing/here"), 404),
+    (request("/verify/user"), 404),
+]
+_HEALTH = [(request("/health"), 200), (request("/.well-known/element/jitsi"), 200)]
+
+
+class WrongAnswerError(Exception):
+    """The service said what it must not say."""
+
+
+def _authorized(raw: bytes) -> bytes:
+    return raw.replace(b"\r\n", f"\r\nAuthorization: Bearer {AUTH_TOKEN}\r\n".encode(), 1)
+
+
+@dataclass
+class Mix:
+    """Asks the service on `port`. `counts` says how often what came."""
+
+    port: int
+    random: random.Random
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def one(self) -> None:
+        """One request. Raises WrongAnswerError, NotOneAnswerError, TimeoutError, OSError."""
+        kinds: list[tuple[Callable[[], Awaitable[str]], int]] = [
+            (self.member, 30),
+            (self._visitor, 15),
+            (self._bad_token, 15),
+            (self._malformed, 12),
+            (self._stranger, 5),
+            (self._fault, 10),
+            (self._slow_fault, 1),
+            (self._large, 1),
+            (self._aborted, 8),
+            (self._slow_reader, 3),
+        ]
+        [kind] = self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])
+        self.counts[await kind()] += 1
+
+    async def _ask(self, person: str, *, room: str | None = None) -> int:
+        """200 and yes is 1, 200 and no is 0, and all else its status."""
+        began = time.monotonic()
+        raw = _authorized(request("/verify/user_in_room", question(person, room=room)))
+        answer = await exchange(self.port, raw)
+        if time.monotonic() - began > DEADLINE + LATE:
+            raise WrongAnswerError(f"{person}: only after {answer.seconds:.1f} s")
+        return int(answer.yes) if answer.status == 200 else answer.status
+
+    async def _expect(self, what: str, person: str, *allowed: int, room: str | None = None) -> str:
+        told = await self._ask(person, room=room)
+        # Where all are busy with large answers, whoever comes is told to come again.
+        if told not in {*allowed, 503, TOO_LATE}:
+            raise WrongAnswerError(f"{what}: {person}: {told}")
+        return what if told in allowed else f"{what} (asked to come again)"
+
+    async def member(self) -> str:
+        return await self._expect("member", f"member-{self.random.randrange(1000)}", 1)
+
+    async def _visitor(self) -> str:
+        return await self._expect("visitor", f"visitor-{self.random.randrange(1000)}", 0)
+
+    async def _bad_token(self) -> str:
+        # Upper case, which no token has here.
+        return await self._expect("bad token", f"NOBODY-{self.random.randrange(1000)}", 0, room=f"!a:{SERVER_NAME}")
+
+    async def _malformed(self) -> str:
+        raw, status = self.random.choice(_MALFORMED + _HEALTH)
+        answer = await exchange(self.port, _authorized(raw))
+        if answer.status != status:
+            raise WrongAnswerError(f"{raw[:80]!r}: {answer.status}")
+        return "malformed"
+
+    async def _stranger(self) -> str:
+        answer = await exchange(self.port, request("/verify/user_in_room", question("member")))
+        if answer.status != 403:
+            raise WrongAnswerError(f"stranger: {answer.status}")
+        return "stranger"
+
+    async def _fault(self) -> str:
+        name = self.random.choice(list(_FAULTS))
+        return await self._expect("fault", f"{self.random.choice(CHAIN)}.{name}", *_FAULTS[name].statuses)
+
+    async def _slow_fault(self) -> str:
+        return await self._expect("slow fault", f"{self.random.choice(CHAIN)}.{self.random.choice(_SLOW)}", TOO_LATE)
+
+    async def _large(self) -> str:
+        name = self.random.choice(_LARGE)
+        return await self._expect("large", f"{self.random.choice(CHAIN)}.{name}", *SIZE[name].statuses)
+
+    async def _aborted(self) -> str:
+        """Goes before the answer is there, in peace or not."""
+        raw = _authorized(request("/verify/user_in_room", question("member")))
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(raw[: self.random.randrange(1, len(raw) + 1)])
+        await asyncio.sleep(self.random.choice([0, 0.001, 0.01]))
+        if self.random.random() < 0.5:
+            peer: socket.socket = writer.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        return "aborted"
+
+    async def _slow_reader(self) -> str:
+        """Sends and reads a few bytes at a time."""
+        raw = _authorized(request("/verify/user_in_room", question("member")))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for start in range(0, len(raw), 64):
+                writer.write(raw[start : start + 64])
+                await asyncio.sleep(0.005)
+            received = b""
+            while piece := await reader.read(40):
+                received += piece
+                await asyncio.sleep(0.005)
+        finally:
+            writer.close()
+        status = received[9:12]
+        if status not in {b"200", b"503", b"504"} or received.count(b"HTTP/1.1") != 1:
+            raise NotOneAnswerError(received)
+        return "slow reader"

@@ -1,0 +1,30 @@
+"""A soak of seconds, inside the tests. `make soak` has the one of 100,000 requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.soak.run import Result, soak
+from uvs.net.http import MAX_CONNECTIONS
+
+MOST_GROWTH_MB = 24
+"""After the warm-up: what the allocator keeps for the largest mixtures of answers, and no more of it with time."""
+
+
+def assert_nothing_is_left(result: Result) -> None:
+    """That requests leave nothing behind: no memory, connection, thread or line about a defect."""
+    assert result.end.megabytes - result.warm.megabytes < MOST_GROWTH_MB
+    assert result.peak_megabytes < 200
+    # The socket that listens, the event loop's own pair, and idle connections to the homeserver.
+    assert result.end.sockets <= 3 + result.end.upstream
+    assert result.end.upstream <= MAX_CONNECTIONS
+    assert result.end.half_closed == 0
+    assert result.end.threads <= result.warm.threads + 1
+    assert "Defect" not in result.log
+    assert "Traceback" not in result.log
+
+
+async def test_a_mixture_of_everything_leaves_nothing_behind(tmp_path: Path) -> None:
+    result = await soak(tmp_path, 1200, seed=1)
+    assert set(result.counts) >= {"member", "visitor", "bad token", "fault", "slow fault", "large", "aborted"}
+    assert_nothing_is_left(result)
