@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 
 import pytest
 
 from tests.parts.dns_server import DnsServer, records, servfail
-from tests.unit.strangers import Asked, Behave, Internet
+from tests.unit.strangers import Asked, Behave, Internet, says
 from uvs.errors import CannotTell
 from uvs.homeserver.federation import RemoteHomeservers
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
+from uvs.net.destination import MAX_ADDRESSES
 from uvs.net.http import Call, Outcome
 from uvs.net.outbound import MAX_HEAD
-from uvs.net.well_known import MAX_SILENCE
+from uvs.net.well_known import MAX_SILENCE, PATH
 
 TOKEN = OpenIDToken("token")
 
@@ -118,3 +121,20 @@ class TestMemoryOfTrouble:
         net.dns.on("a.example", "A", records(web.address))
         net.clock.now += MAX_SILENCE
         assert await net.well_known.delegate("a.example", lambda _step: None) == ServerName.parse("b.example:8448")
+
+
+async def test_what_one_request_can_set_off_is_as_much_as_the_documents_say(net: Internet) -> None:
+    """Of each host one address answers, with one more redirect; of the targets of services, only the last exists."""
+    hosts = [f"{number}.example" for number in range(6)]
+    for host, following in pairwise(hosts):
+        live = await net.serve(host, behave=says(302, Location=f"https://{following}{PATH}"), port=net.well_known_port)
+        net.dns.add_address(host, *(net.address() for _ in range(MAX_ADDRESSES - 1)), live.address)
+    for number in range(16):
+        net.dns.add_service(f"_matrix._tcp.{hosts[0]}", f"target{number}.example", 1 + number, priority=number)
+    net.dns.add_address("target3.example", *(net.address() for _ in range(8)))
+    with pytest.raises(CannotTell):
+        await RemoteHomeservers(net.client, net.discovery).redeem(ServerName.parse(hosts[0]), TOKEN)
+    calls = Counter(call for call, _ in net.observed)
+    assert 4 <= calls[Call.WELL_KNOWN] <= 16  # in which order addresses come is DNS's to say
+    assert calls[Call.USERINFO] == 2 <= MAX_ADDRESSES
+    assert calls[Call.DNS] == len(net.dns.asked) == 18
