@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from tests.parts.dns_server import DnsServer, records, servfail
-from tests.unit.strangers import Asked, Behave, Internet, says
+from tests.unit.strangers import Asked, Behave, Internet, Stranger, listening, says
+from uvs.check.jitsi import check_jitsi
+from uvs.check.render import for_machines, for_people
+from uvs.check.rows import MAX_FOUND, Report
 from uvs.errors import CannotTell
 from uvs.homeserver.federation import RemoteHomeservers
 from uvs.matrix.identifiers import ServerName, UserID
@@ -138,3 +142,30 @@ async def test_what_one_request_can_set_off_is_as_much_as_the_documents_say(net:
     assert 4 <= calls[Call.WELL_KNOWN] <= 16  # in which order addresses come is DNS's to say
     assert calls[Call.USERINFO] == 2 <= MAX_ADDRESSES
     assert calls[Call.DNS] == len(net.dns.asked) == 18
+
+
+class TestTheOperatorsTerminal:
+    """`uvs check` shows what others say."""
+
+    @pytest.fixture
+    async def report(self) -> Report:
+        """Of a Jitsi domain that says, as its content type, what moves the cursor, at length."""
+        report = Report()
+        async with listening(Stranger("127.0.0.1", 0, self.behave), None) as jitsi:
+            await check_jitsi(report.group("Jitsi"), f"http://{jitsi.address}:{jitsi.port}", None)
+        return report
+
+    @staticmethod
+    async def behave(_: Asked, writer: asyncio.StreamWriter) -> None:
+        body = b'{"auth": "openidtoken-jwt"}'
+        said = "x/\x9b2J\x85\u202e".encode() + b"y" * 50_000
+        writer.write(b"HTTP/1.1 200 -\r\nContent-Length: %d\r\nContent-Type: %b\r\n\r\n%b" % (len(body), said, body))
+
+    @pytest.mark.parametrize("render", [for_machines, partial(for_people, colour=False)])
+    def test_nothing_that_others_say_moves_the_cursor(self, report: Report, render: Callable[[Report], str]) -> None:
+        text = render(report)
+        assert "x/" in text
+        assert [each for each in text if not each.isprintable() and each != "\n"] == []
+
+    def test_nothing_that_others_say_fills_the_screen(self, report: Report) -> None:
+        assert len(for_people(report, colour=False)) < 4 * MAX_FOUND

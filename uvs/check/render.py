@@ -68,7 +68,7 @@ def for_machines(report: Report) -> str:
         ],
         "standing": _standing(report),
     }
-    return json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(shown, indent=2) + "\n"  # in ASCII: it may be shown on a terminal, too
 
 
 def _standing(report: Report) -> dict[str, Any] | None:

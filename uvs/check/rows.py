@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from uvs.errors import CannotTell
 from uvs.homeserver import Standing
+
+MAX_FOUND = 1000
+"""Characters of what was found: some of it is what others said, at whatever length."""
 
 
 class State(StrEnum):
@@ -62,6 +65,8 @@ class Group:
         self.fail(check, str(error), error.detail or "")
 
     def _add(self, row: Row) -> None:
+        if len(row.found) > MAX_FOUND:
+            row = replace(row, found=f"{row.found[:MAX_FOUND]}…")
         self.rows.append(row)
         self.step = None
 
