@@ -16,6 +16,7 @@ from uvs.homeserver.federation import PLACES, RemoteHomeservers
 from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.homeserver.synapse_module import SynapseModule
+from uvs.limits import ConcurrencyLimit
 from uvs.net.cache import tell_nobody
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
@@ -102,12 +103,19 @@ def connect(
     )
     discovery = Discovery(well_known, addresses, resolver)
 
+    # Each of the other homeservers, and all strangers together, have a part of the places, and the default has at least
+    # what is left: people of one that is slow wait, or are turned away, in its own part.
+    part = max(1, settings.max_concurrent_requests // (len(homeservers) + 1))
     policy = FederationPolicy(settings.federation_mode, settings.federation_allow, settings.federation_deny)
     others = {
-        own.server_name: Own(homeserver, own.authoritative_for)
+        own.server_name: Own(
+            homeserver,
+            own.authoritative_for,
+            ConcurrencyLimit(part, mend=f"see why {own.server_name} is slow"),
+        )
         for own, homeserver in list(zip(settings.own_homeservers, homeservers, strict=True))[1:]
         if own.server_name is not None
     }
-    federation = RemoteHomeservers(outbound, discovery)
+    federation = RemoteHomeservers(outbound, discovery, places=part)
     verifier = Verifier(homeservers[0], others=others, federation=federation, policy=policy)
     return Ways([*clients, outbound], homeservers, discovery, policy, verifier)

@@ -76,13 +76,13 @@ Fault = Callable[[Exchange], Awaitable[None]]
 """Answers in its own way; the connection is closed after it."""
 
 
-def body_of(call: str, person: str) -> dict[str, Any]:
-    """The good answer."""
+def body_of(call: str, person: str, server_name: str = SERVER_NAME) -> dict[str, Any]:
+    """The good answer. `server_name` is the homeserver's own."""
     match call:
         case "userinfo":
-            return {"sub": f"@{person}:{SERVER_NAME}"}
+            return {"sub": f"@{person}:{server_name}"}
         case "whoami":
-            return {"user_id": f"@admin:{SERVER_NAME}"}
+            return {"user_id": f"@admin:{server_name}"}
         case "account":
             return {"name": f"@{person}:{SERVER_NAME}", "deactivated": False, "locked": False}
         case "joined_rooms":
@@ -125,6 +125,7 @@ class FaultyHomeserver:
 
     known: Mapping[str, Fault] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
+    server_name: str = SERVER_NAME
     greeting: Fault | None = None
     delay: float = 0.0
     """Seconds before every good answer."""
@@ -220,7 +221,7 @@ class FaultyHomeserver:
         self.asked[call] += 1
         found = _PERSON.search(target)
         person = found[1] if found else ""
-        exchange = Exchange(call, person, json.dumps(body_of(call, person)).encode(), reader, writer)
+        exchange = Exchange(call, person, json.dumps(body_of(call, person, self.server_name)).encode(), reader, writer)
         # `call.fault`, and possibly more that tells people with the same fault apart.
         wish = person.split(".")
         fault = self.faults.get(call) or (self.known.get(wish[1]) if len(wish) > 1 and wish[0] == call else None)

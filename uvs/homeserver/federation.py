@@ -35,7 +35,10 @@ PLACES = 200
 class RemoteHomeservers:
     """Implements `uvs.homeserver.Federation`. `client` goes out through a GuardedTransport."""
 
-    def __init__(self, client: HttpClient, discovery: Discovery) -> None:
+    def __init__(self, client: HttpClient, discovery: Discovery, *, places: int = PLACES) -> None:
+        """`places`: fewer than `PLACES`, where the service has not so many to give away."""
+        self._places = min(places, PLACES)
+        self._places_of_one = max(1, self._places * PLACES_OF_ONE // PLACES)
         self._client = client
         self._discovery = discovery
         self._servers: dict[str, _Server] = {}
@@ -68,7 +71,7 @@ class RemoteHomeservers:
         """Raises Overloaded where there is none."""
         key = server_name.value.lower()  # names are alike to DNS in upper and lower case
         server = self._servers.get(key) or _Server()
-        if server.taken >= PLACES_OF_ONE or self._taken >= PLACES:
+        if server.taken >= self._places_of_one or self._taken >= self._places:
             raise Overloaded(f"Too many people of {server_name} are being verified at once; try again.")
         self._servers[key] = server
         server.taken += 1

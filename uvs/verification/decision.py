@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 from uvs.errors import Refusal
 from uvs.homeserver import Federation, Homeserver, Standing
+from uvs.limits import ConcurrencyLimit
 from uvs.matrix.identifiers import RoomAlias, RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.server_globs import NO_SERVERS, ServerGlobs
@@ -35,6 +37,12 @@ class Own:
 
     homeserver: Homeserver
     authoritative_for: ServerGlobs = NO_SERVERS
+    places: ConcurrencyLimit | None = None
+    """How many of its people are verified at once, where there is a limit besides that of the service."""
+
+    def place(self) -> AbstractContextManager[None]:
+        """Raises Overloaded where none is free."""
+        return nullcontext() if self.places is None else self.places.place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,8 @@ class Verifier:
             return Refusal.BAD_TOKEN
         if isinstance(voucher, ServerName):
             return await self._federation.redeem(voucher, token)
-        return await voucher.homeserver.redeem(token)
+        with voucher.place():
+            return await voucher.homeserver.redeem(token)
 
     async def _standing(self, user: UserID, room: RoomID, voucher: Own | ServerName) -> Standing | Refusal:
         standing = await self._default.homeserver.standing(user, room)
@@ -130,5 +139,6 @@ class Verifier:
             and isinstance(voucher, Own)
             and voucher.authoritative_for.matches_room_server(room.server_name)
         ):
-            return await voucher.homeserver.standing(user, room)
+            with voucher.place():
+                return await voucher.homeserver.standing(user, room)
         return standing
