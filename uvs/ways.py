@@ -21,13 +21,16 @@ from uvs.net.cache import tell_nobody
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
-from uvs.net.http import ByteBudget, HttpClient, Observe, observe_nothing, open_client, trust
+from uvs.net.http import MAX_BUFFERED, ByteBudget, HttpClient, Observe, observe_nothing, open_client, trust
 from uvs.net.outbound import GuardedTransport
 from uvs.net.resolver import DnsResolver
 from uvs.net.well_known import FETCH_SECONDS, WellKnown
 from uvs.settings import OwnHomeserver, Settings
 from uvs.settings.values import Access
 from uvs.verification.decision import FederationPolicy, Own, Verifier
+
+BUFFERED_OF_OTHERS = 16 * 1024 * 1024
+"""Bytes of answers held at once, for each of the homeservers besides the default, and for all strangers together."""
 
 IMPLEMENTATIONS: dict[Access, Callable[..., Inspectable]] = {
     "synapse-admin": SynapseAdmin,
@@ -81,17 +84,20 @@ def connect(
 ) -> Ways:
     """Nothing is asked yet. `transport` (the way to the operator's own homeservers) and `clock` (seconds) are for
     tests; `caches` gives for each cache whom to tell of hits and misses."""
-    tls, budget = trust(settings.ca_file), ByteBudget()
+    tls = trust(settings.ca_file)
+    client = partial(open_client, timeout=settings.request_timeout, tls=tls, observe=observe)
 
-    client = partial(open_client, timeout=settings.request_timeout, tls=tls, observe=observe, budget=budget)
-
-    # A client for each homeserver, and one for all strangers: who is slow cannot use up the connections of the others.
-    clients = [client(transport=transport) for _ in settings.own_homeservers]
+    # A client for each homeserver, and one for all strangers: who is slow, or sends large answers, cannot use up the
+    # connections and the memory of the others.
+    clients = [
+        client(transport=transport, budget=ByteBudget(BUFFERED_OF_OTHERS if number else MAX_BUFFERED))
+        for number, _ in enumerate(settings.own_homeservers)
+    ]
     homeservers = list(map(connect_homeserver, settings.own_homeservers, clients))
 
     egress = Egress(settings.allowed_networks, unrestricted=settings.disable_ip_blacklist)
     guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
-    outbound = client(transport=guarded, most=PLACES, repeat=False)
+    outbound = client(transport=guarded, most=PLACES, repeat=False, budget=ByteBudget(BUFFERED_OF_OTHERS))
     resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
     addresses = Addresses(resolver, egress, observe=observe)
     well_known = WellKnown(

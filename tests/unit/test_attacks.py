@@ -8,21 +8,26 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from itertools import pairwise
 
+import httpx
 import pytest
 
+from tests.parts import issued
 from tests.parts.dns_server import DnsServer, records, servfail
+from tests.service import settings
 from tests.unit.strangers import Asked, Behave, Internet, Stranger, listening, says
 from uvs.check.jitsi import check_jitsi
 from uvs.check.render import for_machines, for_people
 from uvs.check.rows import MAX_FOUND, Report
-from uvs.errors import CannotTell
+from uvs.errors import CannotTell, Overloaded
 from uvs.homeserver.federation import RemoteHomeservers
+from uvs.homeserver.synapse_admin import STATE_LIMIT
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.net.destination import MAX_ADDRESSES
 from uvs.net.http import Call, Outcome
 from uvs.net.outbound import MAX_HEAD
 from uvs.net.well_known import MAX_SILENCE, PATH
+from uvs.ways import connect
 
 TOKEN = OpenIDToken("token")
 
@@ -169,3 +174,36 @@ class TestTheOperatorsTerminal:
 
     def test_nothing_that_others_say_fills_the_screen(self, report: Report) -> None:
         assert len(for_people(report, colour=False)) < 4 * MAX_FOUND
+
+
+class Filling(httpx.AsyncBaseTransport):
+    """Homeservers of which the second answers at length, and never to the end."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host != "second.example":
+            return httpx.Response(200, json=["x" * 100_000])
+        return httpx.Response(200, stream=Endless())
+
+
+class Endless(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"[" + b" " * (STATE_LIMIT - 1)
+        await asyncio.Event().wait()
+
+
+async def test_another_homeserver_of_ones_own_takes_none_of_the_memory_for_the_answers_of_the_default() -> None:
+    second = {"server_name": "second.example", "url": "https://second.example", "access_token": issued.secret()}
+    transport = Filling()
+    async with connect(settings(homeservers=[second]), transport=transport) as ways:
+
+        async def ask(number: int, url: str) -> object:
+            return await ways.clients[number].get(url, call=Call.STATE, what="Asking", limit=STATE_LIMIT, expect=object)
+
+        filling = [asyncio.create_task(ask(1, "https://second.example")) for _ in range(10)]
+        turned_away, waiting = await asyncio.wait(filling, timeout=1)
+        assert {type(task.exception()) for task in turned_away} == {Overloaded}
+        assert waiting
+        assert await ask(0, "http://fake.invalid")
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)

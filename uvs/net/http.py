@@ -2,9 +2,9 @@
 how requests really travel.
 
 Every call through here is bounded: in time by the client's timeout and the caller's deadline (`asyncio.timeout` at the
-edge), in size by `limit` and by a budget that all calls share, in number by the pool. No redirect is followed, so no
-credential crosses one; nothing is decompressed, so a small answer cannot become a large one; and what an answer does
-not have to hold is not built in memory (`expect`).
+edge), in size by `limit` and by a budget that all calls of a client share, in number by the pool. No redirect is
+followed, so no credential crosses one; nothing is decompressed, so a small answer cannot become a large one; and what
+an answer does not have to hold is not built in memory (`expect`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
 the system chooses the size of its buffers, that is megabytes."""
 
 MAX_BUFFERED = 32 * 1024 * 1024
-"""Bytes of answers held at once, over all calls of the process: a thousand large ones must not fill the memory."""
+"""Bytes of answers of one homeserver held at once, unless it is given less: a thousand large ones must not fill the
+memory."""
 
 # The engine logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
 for _name in ("httpx", "httpcore"):
