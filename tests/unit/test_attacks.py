@@ -17,7 +17,7 @@ from tests.service import settings
 from tests.unit.strangers import Asked, Behave, Internet, Stranger, listening, says
 from uvs.check.jitsi import check_jitsi
 from uvs.check.render import for_machines, for_people
-from uvs.check.rows import MAX_FOUND, Report
+from uvs.check.rows import MAX_FOUND, Report, State
 from uvs.errors import CannotTell, Overloaded
 from uvs.homeserver.federation import RemoteHomeservers
 from uvs.homeserver.synapse_admin import STATE_LIMIT
@@ -113,6 +113,30 @@ class TestTimeOfTheProcess:
             writer.close()
 
         assert isinstance(await self.ask(net, behave), UserID)
+
+
+class TestRedirectsToNoUrl:
+    """Nothing follows them, but the engine takes them apart, and raised errors that nobody expected."""
+
+    WHITHER = ("https://xn--/", "//xn--ls8h%zz", "//XN--A", ":XN--Ahttps://xn--999999b[")
+
+    @pytest.mark.parametrize("location", WHITHER)
+    async def test_of_a_homeserver(self, net: Internet, location: str) -> None:
+        server = await net.serve(behave=says(302, Location=location))
+        with pytest.raises(CannotTell):
+            await RemoteHomeservers(net.client, net.discovery).redeem(server.server_name, TOKEN)
+
+    @pytest.mark.parametrize("location", WHITHER)
+    async def test_of_a_well_known_document(self, net: Internet, location: str) -> None:
+        await net.publish("a.example", "", status=302, Location=location)
+        assert await net.well_known.delegate("a.example", lambda _step: None) is None
+
+    @pytest.mark.parametrize("location", WHITHER)
+    async def test_of_the_jitsi_domain(self, location: str) -> None:
+        report = Report()
+        async with listening(Stranger("127.0.0.1", 0, says(302, Location=location)), None) as jitsi:
+            await check_jitsi(report.group("Jitsi"), f"http://{jitsi.address}:{jitsi.port}", None)
+        assert report.counts()[State.RED] == 1
 
 
 class TestMemoryOfTrouble:

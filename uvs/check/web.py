@@ -46,7 +46,12 @@ async def ask(tls: ssl.SSLContext, url: str, *, headers: Mapping[str, str], cont
             return Reply(response.status_code, response.headers, await _read(response))
     except (httpx.TimeoutException, TimeoutError):
         raise CannotTell(f"No whole answer within {ANSWER_SECONDS:g} s: see what holds the web server up.") from None
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+    except (
+        httpx.HTTPError,
+        httpx.StreamError,
+        httpx.InvalidURL,
+        ValueError,
+    ) as error:  # the last: a redirect to no URL
         kind = type(error).__name__
         raise CannotTell(f"The web server breaks off ({kind}): see its log, and whether this is HTTP.") from None
 
