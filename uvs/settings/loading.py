@@ -210,6 +210,15 @@ def _advice(settings: Settings) -> list[str]:
             "UVS_FEDERATION is not set, so people of every homeserver are verified. Choose: off (only your own), "
             "listed (and those of UVS_FEDERATION_ALLOW), or on."
         )
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        lines.append(
+            "UVS_TRUSTED_PROXIES holds every address: whoever sends X-Forwarded-For chooses what address they have."
+        )
+    if any(network.prefixlen == 0 for network in settings.allowed_networks):
+        lines.append(
+            "UVS_ALLOWED_NETWORKS holds every address: whoever names a homeserver can have this service connect to any "
+            "address of your network."
+        )
     if settings.disable_ip_blacklist:
         lines.append(
             "UVS_DISABLE_IP_BLACKLIST is true: whoever names a homeserver can have this service connect to any address "
