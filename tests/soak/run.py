@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.faults import EVERY
-from tests.faults.scene import DEADLINE, Scene, memory, peak_memory, scene
+from tests.faults.scene import Scene, memory, peak_memory, scene
 from tests.parts.faulty_homeserver import FaultyHomeserver
-from tests.soak.mix import AUTH_TOKEN, Mix
+from tests.soak.mix import AUTH_TOKEN, DEADLINE, Mix
 
 AT_ONCE = 20
 _CLOSE_WAIT = "08"  # in /proc/net/tcp
@@ -45,7 +45,7 @@ class Result:
 async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str], None] = lambda _: None) -> Result:
     """`say` is told of the progress. Raises what a Mix does."""
     homeserver = FaultyHomeserver({name: case.fault for name, case in EVERY.items()})
-    options = {"UVS_AUTH_TOKEN": AUTH_TOKEN, "UVS_LOG_LEVEL": "error"}
+    options = {"UVS_AUTH_TOKEN": AUTH_TOKEN, "UVS_LOG_LEVEL": "error", "UVS_REQUEST_TIMEOUT": f"{DEADLINE:g}"}
     async with scene(directory, homeserver, options=options) as here:
         mix = Mix(here.port, random.Random(seed))  # noqa: S311 - to be repeated, not to be secret
         await _ask(mix, requests // 10, say)

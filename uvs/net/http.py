@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -55,8 +55,6 @@ _LEAST_OF_A_PIECE = 16
 """So many pieces of an answer may be of any size; those of one that has more hold so many bytes on average. Each is
 work of its own, and nobody else is served meanwhile."""
 
-_REPEATS = 2
-"""After one idle connection that is closed at this moment, the next may be another."""
 _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year
 
@@ -311,12 +309,14 @@ class HttpClient:
             raise _failed(what, error) from None
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        for _ in range(_REPEATS if self._repeat else 0):
-            # An idle connection that the other side closes at this very moment looks like one that can be used. All that
-            # is asked through here may be asked twice.
-            with suppress(httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                return await self._engine.send(request, stream=True)
-        return await self._engine.send(request, stream=True)
+        try:
+            return await self._engine.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if not self._repeat:
+                raise
+            # An idle connection that the other side closed at this very moment. All that is asked through here may be
+            # asked twice; once more is enough.
+            return await self._engine.send(request, stream=True)
 
 
 def _failed(what: str, error: Exception) -> Failed:
