@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -24,7 +25,7 @@ from uvs.homeserver.synapse_admin import STATE_LIMIT
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.net.destination import MAX_ADDRESSES
-from uvs.net.http import Call, Outcome
+from uvs.net.http import Call, Outcome, trust
 from uvs.net.outbound import MAX_HEAD
 from uvs.net.well_known import MAX_SILENCE, PATH
 from uvs.ways import connect
@@ -113,6 +114,10 @@ class TestTimeOfTheProcess:
             writer.close()
 
         assert isinstance(await self.ask(net, behave), UserID)
+
+    def test_no_server_can_ask_for_one_handshake_after_another(self) -> None:
+        """As `r` in `openssl s_server` does."""
+        assert trust().options & ssl.OP_NO_RENEGOTIATION
 
 
 class TestRedirectsToNoUrl:
