@@ -311,13 +311,21 @@ class HttpClient:
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            return await self._engine.send(request, stream=True)
+            return await self._send_once(request)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             if not self._repeat:
                 raise
             # An idle connection that the other side closed at this very moment. All that is asked through here may be
             # asked twice; once more is enough.
+            return await self._send_once(request)
+
+    async def _send_once(self, request: httpx.Request) -> httpx.Response:
+        try:
             return await self._engine.send(request, stream=True)
+        except ValueError:
+            # The engine takes apart where an answer redirects to, although it is not to follow, and raises what its
+            # parsers of names and addresses raise.
+            raise httpx.RemoteProtocolError("a redirect to no URL") from None
 
 
 def _failed(what: str, error: Exception) -> Failed:
