@@ -16,6 +16,7 @@ import uvloop
 USER = "@member:bench.example"
 ROOM = "!small:bench.example"
 LEVELS = {"users": {"@moderator:bench.example": 100, USER: 50}, "state_default": 50, "users_default": 0}
+ACCOUNT = {"name": USER, "admin": False, "deactivated": False, "locked": False}
 STATE = [{"type": "m.room.power_levels", "state_key": "", "sender": "@moderator:bench.example", "content": LEVELS}]
 
 
@@ -27,6 +28,7 @@ def _answer(body: object) -> bytes:
     )
 
 
+_ACCOUNT = _answer(ACCOUNT)  # of whomever: the user's id is the last segment of that path
 _ANSWERS = {
     b"userinfo": _answer({"sub": USER}),
     b"whoami": _answer({"user_id": USER}),
@@ -49,14 +51,15 @@ class Stub(asyncio.Protocol):
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             target = self._buffer[:end].split(b" ", 2)[1]
             self._buffer = self._buffer[end + 4 :]
-            self._transport.write(self._reply(target.partition(b"?")[0].rpartition(b"/")[2]))
+            self._transport.write(self._reply(target.partition(b"?")[0]))
 
-    def _reply(self, last_segment: bytes) -> bytes:
-        if last_segment == b"calls":
+    def _reply(self, path: bytes) -> bytes:
+        if path == b"/calls":
             counted, Stub.calls = Stub.calls, 0
             return _answer(counted)
         Stub.calls += 1
-        return _ANSWERS[last_segment]
+        before, _, last_segment = path.rpartition(b"/")
+        return _ACCOUNT if before == b"/_synapse/admin/v2/users" else _ANSWERS[last_segment]
 
 
 async def main(port: int) -> None:
