@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from uvs.errors import UvsError
 from uvs.settings.options import CONFIG_FILE, PREFIX, SECRETS, Settings, read_secret
+from uvs.settings.values import parse_ca_file
 
 _IGNORED = frozenset({"UVS_OPENID_VERIFY_ANY_HOMESERVER"})
 """COMPAT: stands in the existing service's example file, although nothing ever read it."""
@@ -51,6 +52,7 @@ def load() -> Loaded:
     secrets = _read_secret_files(os.environ, mistakes)
     table = _read_toml(os.environ.get(CONFIG_FILE), mistakes)
     warnings = _unknown_names(os.environ, mistakes)
+    _look_at_ssl_cert_file(os.environ, mistakes)
     settings = None
     if table is not None:
         _require(os.environ, table, mistakes)
@@ -102,6 +104,15 @@ def _read_toml(file: str | None, mistakes: list[str]) -> Mapping[str, Any] | Non
         where = " (" + str(error).rpartition("(")[2] if isinstance(error, tomllib.TOMLDecodeError) else ""
         mistakes.append(f'{CONFIG_FILE}: the file is not TOML{where}. Example: homeserver_url = "https://…"')
     return None
+
+
+def _look_at_ssl_cert_file(environ: Mapping[str, str], mistakes: list[str]) -> None:
+    """OpenSSL says nothing where it cannot read the file, and then trusts nobody."""
+    if file := environ.get("SSL_CERT_FILE"):
+        try:
+            parse_ca_file(file)
+        except ValueError as error:
+            mistakes.append(f"SSL_CERT_FILE: {error}. Example: /etc/ssl/certs/ca-certificates.crt")
 
 
 def _unknown_names(environ: Mapping[str, str], mistakes: list[str]) -> list[str]:
@@ -219,6 +230,11 @@ def _advice(settings: Settings) -> list[str]:
             "UVS_ALLOWED_NETWORKS holds every address: whoever names a homeserver can have this service connect to any "
             "address of your network."
         )
+    lines += [
+        f"{name} is neither true nor false, which is the same as false: only exactly true counts."
+        for name in ("UVS_DISABLE_IP_BLACKLIST", "UVS_LOG_IDENTIFIERS")
+        if os.environ.get(name, "") not in {"", "true", "false"}
+    ]
     if settings.disable_ip_blacklist:
         lines.append(
             "UVS_DISABLE_IP_BLACKLIST is true: whoever names a homeserver can have this service connect to any address "

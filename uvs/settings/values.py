@@ -122,7 +122,7 @@ def _parse_dns_server(text: str) -> tuple[str, int]:
     return address, int(port)
 
 
-def _parse_ca_file(value: object) -> object:
+def parse_ca_file(value: object) -> object:
     """Accept a file of certificates that OpenSSL can read."""
     if isinstance(value, str):
         try:
@@ -143,7 +143,7 @@ RequiredServerName = Annotated[ServerName, NoDecode, BeforeValidator(_parse_serv
 Globs = Annotated[ServerGlobs, NoDecode, BeforeValidator(_parse_globs)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)]
 DnsServers = Annotated[tuple[tuple[str, int], ...], NoDecode, BeforeValidator(_parse_dns_servers)]
-CaFile = Annotated[Path, BeforeValidator(_parse_ca_file)]
+CaFile = Annotated[Path, BeforeValidator(parse_ca_file)]
 Int = Annotated[int, BeforeValidator(_parse_number)]
 Float = Annotated[float, BeforeValidator(_parse_number)]
 OnlyTrue = Annotated[bool, BeforeValidator(lambda value: value in ("true", True))]

@@ -42,6 +42,7 @@ def test_people_of_a_homeserver_that_is_not_wanted_are_nobody(
     [
         {"UVS_FEDERATION": ""},
         {"UVS_FEDERATION": "on", "UVS_OPENID_VERIFY_SERVER_NAME": "one.example"},
+        {"UVS_FEDERATION": "on", "UVS_ALLOWED_NETWORKS": "", "UVS_DISABLE_IP_BLACKLIST": "true"},
         {"UVS_FEDERATION": "listed", "UVS_FEDERATION_ALLOW": "three.example,T*.Example", "UVS_FEDERATION_DENY": "o*"},
     ],
     ids=str,
@@ -52,3 +53,10 @@ def test_people_of_a_homeserver_that_is_wanted_are_verified(
     desk, before = open_desk(**options), times_asked(world.two, lasting_room.member_of_two)
     assert desk.verify(lasting_room.member_of_two, lasting_room.room_id) == member(lasting_room.member_of_two)
     assert times_asked(world.two, lasting_room.member_of_two) == before + 1
+
+
+def test_the_certificate_authority_may_also_come_from_the_environment_of_openssl(
+    world: TwoServers, open_desk: OpenDesk, lasting_room: Room
+) -> None:
+    desk = open_desk(UVS_CA_FILE="", SSL_CERT_FILE=str(world.ca_file))
+    assert desk.verify(lasting_room.member_of_two, lasting_room.room_id) == member(lasting_room.member_of_two)
