@@ -14,6 +14,7 @@ import pytest
 from tests.packaging.conftest import run
 from tests.packaging.documents import options
 from tests.parts import PARTS, ROOT
+from uvs.settings import load
 
 UNIT = ROOT / "deploy/systemd/uvs.service"
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
@@ -64,10 +65,24 @@ def test_every_secret_of_the_compose_file_is_a_file_that_the_service_is_told_of(
     assert told == set(service["secrets"]) == set(compose["secrets"])
 
 
-def test_the_example_sets_what_the_compose_file_asks_for(compose: dict[str, Any]) -> None:
-    asked = {value for value in compose["services"]["uvs"]["environment"].values() if value.startswith("$")}
-    example = (ROOT / "deploy/compose/example.env").read_text()
-    assert variables(" ".join(asked)) == {line.split("=")[0] for line in example.splitlines() if line[:1] != "#"}
+def test_the_service_gets_every_option_of_the_env_file(compose: dict[str, Any]) -> None:
+    """Whatever stands there: nothing but secrets is written into the compose file, or asked of the shell."""
+    service = compose["services"]["uvs"]
+    assert service["env_file"] == ".env"
+    assert [name for name in service["environment"] if not name.endswith("_FILE")] == []
+
+
+def test_with_the_example_and_the_secrets_the_service_would_start(
+    compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (ROOT / "deploy/compose/example.env").read_text().splitlines()
+    for name, value in dict(line.split("=", 1) for line in lines if line[:1] != "#").items():
+        monkeypatch.setenv(name, value)
+    for name, file in compose["services"]["uvs"]["environment"].items():
+        secret = tmp_path / Path(file).name
+        secret.write_text("of-this-test-only")
+        monkeypatch.setenv(name, str(secret))
+    assert load().warnings == []
 
 
 @pytest.mark.parametrize("file", [UNIT, COMPOSE, ROOT / "Dockerfile"], ids=lambda file: file.name)
