@@ -51,7 +51,19 @@ async def tls_or_not(directory: Path, faults: Mapping[str, Fault], *, secure: bo
         yield opened
 
 
+async def doubled_at_a_boundary(exchange: Exchange) -> None:
+    """The good answer, padded to the very size that is read at once, and what comes after it in the same write."""
+    good = whole(exchange.body)
+    padded = whole(exchange.body + b" " * (64 * 1024 - len(good)))
+    padded = whole(exchange.body + b" " * (64 * 1024 - len(good) - (len(padded) - 64 * 1024)))
+    assert len(padded) == 64 * 1024
+    exchange.writer.write(padded + good)
+    await exchange.writer.drain()
+    await exchange.wait_for_the_end()
+
+
 LEFT_OVER = {
+    "boundary": doubled_at_a_boundary,
     "doubled": doubled,
     "doubled-twice": doubled_in_two_writes,
     "half": half_of_another,

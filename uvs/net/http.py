@@ -272,25 +272,26 @@ class HttpClient:
         return await self._ask(request, call=call, what=what, limit=limit, expect=expect)
 
     async def _ask(self, request: httpx.Request, *, call: Call, what: str, limit: int, expect: type[T]) -> Answer[T]:
-        started = time.perf_counter()
-        outcome = Outcome.TIMEOUT  # whoever is cancelled has waited too long
-        try:
-            answer = await self._exchange(request, what, limit, expect)
-            outcome = _outcome(answer)
-        except Failed as error:
-            outcome = error.outcome
-            raise
-        except Overloaded:
-            outcome = Outcome.BUSY
-            raise
-        finally:
-            self._observe(call, outcome, time.perf_counter() - started)
-        return answer
+        async with self._places:
+            started = time.perf_counter()  # the homeserver's time: our own queue is none of its
+            outcome = Outcome.TIMEOUT  # whoever is cancelled has waited too long
+            try:
+                answer = await self._exchange(request, what, limit, expect)
+                outcome = _outcome(answer)
+            except Failed as error:
+                outcome = error.outcome
+                raise
+            except Overloaded:
+                outcome = Outcome.BUSY
+                raise
+            finally:
+                self._observe(call, outcome, time.perf_counter() - started)
+            return answer
 
     async def _exchange(self, request: httpx.Request, what: str, limit: int, expect: type[T]) -> Answer[T]:
         try:
             # The engine's own timeouts are for each step; a drip of bytes would never meet one.
-            async with self._places, asyncio.timeout(self._engine.timeout.read):
+            async with asyncio.timeout(self._engine.timeout.read):
                 response = await self._send(request)
                 try:
                     with self._budget.account() as take:

@@ -24,6 +24,11 @@ MAX_HEAD = 16 * 1024
 """Bytes of an answer's status line and headers. The engine would take six times that, of four bytes each, and serve
 nobody else meanwhile."""
 
+_SCRAPS = 500
+_LEAST_OF_A_SCRAP = 16
+"""So many reads may bring any number of bytes; with more, they bring so many on average. TLS records of one byte come
+by the thousand, and each is work during which nobody else is served."""
+
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/[0-9]\.[0-9] 1")
 
@@ -36,28 +41,19 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
     def __init__(self, egress: Egress, *, tls: ssl.SSLContext, proxy: str | None = None) -> None:
         super().__init__(verify=tls, trust_env=False)
         # There is no other way to hand a network backend to httpx.
-        self._pool = _Pool(tls, GuardedBackend(egress, httpcore.URL(proxy) if proxy else None))
+        assert isinstance(self._pool, httpcore.AsyncConnectionPool)  # noqa: S101 - and this is still the way
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            network_backend=GuardedBackend(egress, httpcore.URL(proxy) if proxy else None),
+            socket_options=SOCKET_OPTIONS,
+            max_connections=None,  # the client bounds them
+            max_keepalive_connections=0,
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Says to the other side, too, that there is one request to a connection."""
         request.headers["Connection"] = "close"
         return await super().handle_async_request(request)
-
-
-class _Connection(httpcore.AsyncHTTPConnection):
-    def is_available(self) -> bool:
-        """For another request: never."""
-        return False
-
-
-class _Pool(httpcore.AsyncConnectionPool):
-    def __init__(self, tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> None:
-        super().__init__(max_connections=None, max_keepalive_connections=0)  # the client bounds them
-        self._tls = tls
-        self._backend = backend
-
-    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        return _Connection(origin, ssl_context=self._tls, network_backend=self._backend, socket_options=SOCKET_OPTIONS)
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -105,7 +101,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     async def _tunnel(
         self, proxy: httpcore.URL, address: IPAddress, port: int, seconds: float | None
     ) -> httpcore.AsyncNetworkStream:
-        connection = httpcore.AsyncHTTPConnection(proxy.origin, network_backend=self._network)
+        connection = httpcore.AsyncHTTPConnection(
+            proxy.origin, network_backend=self._network, socket_options=SOCKET_OPTIONS
+        )
         target = f"{in_url(address)}:{port}".encode()
         request = httpcore.Request(
             "CONNECT",
@@ -169,13 +167,20 @@ class _Answer(_Stream):
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         super().__init__(inner)
         self._head: bytearray | None = bytearray()
+        self._reads = 0
+        self._size = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Raises httpcore.RemoteProtocolError for an answer that is refused."""
         data = await super().read(max_bytes, timeout)
+        self._reads += 1
+        self._size += len(data)
+        if self._reads > _SCRAPS and self._size < self._reads * _LEAST_OF_A_SCRAP:
+            raise httpcore.RemoteProtocolError("in too many pieces")
         if self._head is not None:
+            seen = len(self._head)
             self._head += data
-            end = _END_OF_HEAD.search(self._head)
+            end = _END_OF_HEAD.search(self._head, max(0, seen - 2))
             if _INTERIM.match(self._head):
                 raise httpcore.RemoteProtocolError("an interim answer, unasked for")
             if (end.end() if end else len(self._head)) > MAX_HEAD:
