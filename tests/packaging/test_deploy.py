@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.packaging.conftest import run
-from tests.packaging.documents import options
+from tests.packaging.documents import blocks, options
 from tests.parts import PARTS, ROOT
 from uvs.settings import load
 
 UNIT = ROOT / "deploy/systemd/uvs.service"
+OPERATING = ROOT / "docs/operating.md"
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
 EXPOSURE = 2.0
 """Of 10, by systemd's own reckoning; a unit without any hardening has 9.6."""
@@ -39,6 +40,21 @@ def test_the_unit_leaves_little_to_an_intruder() -> None:
     exposure = re.search(r"Overall exposure level for uvs.service: ([0-9.]+)", report)
     assert exposure
     assert float(exposure[1]) <= EXPOSURE
+
+
+def test_systemd_accepts_what_an_operator_adds_for_another_secret(installed: Path, tmp_path: Path) -> None:
+    """And it is what the service reads: both lines of a secret name the same credential."""
+    unit = tmp_path / "uvs.service"
+    unit.write_text(UNIT.read_text().replace("/opt/uvs/bin", str(installed)))
+    [added] = blocks(OPERATING, "ini")
+    (tmp_path / "uvs.service.d").mkdir()
+    (tmp_path / "uvs.service.d/override.conf").write_text(added)
+    done = subprocess.run(["systemd-analyze", "verify", unit], text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    handed_over = set(re.findall(r"^LoadCredential=(\w+):", added, re.MULTILINE))
+    assert set(re.findall(r"=%d/(\w+)", added)) <= handed_over
+    assert set(re.findall(r"/run/credentials/uvs[.]service/(\w+)", OPERATING.read_text())) <= handed_over
+    assert variables(added) <= options()
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tests.parts import ROOT
 from tests.parts.processes import Process, free_port
 
 [INSTALL] = blocks(ROOT / "docs/operating.md", "sh")
+[DROP_IN] = blocks(ROOT / "docs/operating.md", "ini")
 
 
 class Machine:
@@ -117,6 +118,21 @@ def test_it_read_its_secrets_and_looks_for_the_homeserver(machine: Machine) -> N
 def test_the_modules_were_exported(machine: Machine) -> None:
     exported = {path.name for path in (machine.root / "opt/uvs-prosody").iterdir()}
     assert exported == {path.name for path in (ROOT / "prosody_lua").glob("*.lua")}
+
+
+def test_another_secret_is_handed_over_as_the_page_says(machine: Machine) -> None:
+    """The key of the pseudonyms is read (an unreadable one ends the start), and one for a TOML file is there."""
+    folder = machine.root / "etc/systemd/system/uvs.service.d"
+    folder.mkdir()
+    (folder / "override.conf").write_text(DROP_IN)
+    for secret in re.findall(r"^LoadCredential=\w+:(.*)$", DROP_IN, re.MULTILINE):
+        machine.run(f"umask 077; echo of-this-test-only > {secret}")
+    machine.run("systemctl daemon-reload; systemctl restart uvs")
+    machine.process.wait_until(machine.answers, timeout=20)
+    assert "of-this-test-only" in machine.run("cat /run/credentials/uvs.service/school_module_secret")
+    assert "UVS_LOG_PSEUDONYM_KEY_FILE=/run/credentials/uvs.service/log_pseudonym_key" in machine.run(
+        "tr '\\0' '\\n' < /proc/$(systemctl show --property MainPID --value uvs)/environ"
+    )
 
 
 def test_it_ends_in_order_with_the_machine(machine: Machine) -> None:
