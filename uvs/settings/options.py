@@ -169,7 +169,8 @@ class Settings(BaseSettings):
     )
     federation_deny: Globs = Field(
         NO_SERVERS,
-        description="Server names whose people are never verified.",
+        description="Names of other people's homeservers whose people are never verified, whatever the two above say. "
+        "Your own are not meant: theirs always are.",
         examples=["evil.example.com"],
     )
     federation_proxy: ProxyUrl | None = Field(
