@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 
 import httpx
 import pytest
+import uvloop
 
 from tests.parts import issued
 from tests.parts.dns_server import DnsServer, records, servfail
@@ -25,8 +30,9 @@ from uvs.homeserver.synapse_admin import STATE_LIMIT
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.net.destination import MAX_ADDRESSES
-from uvs.net.http import Call, Outcome, trust
-from uvs.net.outbound import MAX_HEAD
+from uvs.net.egress import Egress
+from uvs.net.http import Call, Failed, Outcome, open_client, trust
+from uvs.net.outbound import MAX_HEAD, GuardedTransport
 from uvs.net.well_known import MAX_SILENCE, PATH
 from uvs.ways import connect
 
@@ -142,6 +148,38 @@ class TestRedirectsToNoUrl:
         async with listening(Stranger("127.0.0.1", 0, says(302, Location=location)), None) as jitsi:
             await check_jitsi(report.group("Jitsi"), f"http://{jitsi.address}:{jitsi.port}", None)
         assert report.counts()[State.RED] == 1
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_whoever_resets_connections_at_once_is_unreachable(guarded: bool) -> None:
+    """One of twenty such connections ended as a defect, on the event loop that serves."""
+
+    def reset(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    async def ask(url: str) -> set[Outcome]:
+        transport = GuardedTransport(Egress(unrestricted=True), tls=trust()) if guarded else None
+
+        async with open_client(timeout=5, transport=transport) as client:
+
+            async def once() -> Outcome:
+                with pytest.raises(Failed) as raised:
+                    await client.get(url, call=Call.USERINFO, what="Asking", limit=1, expect=object)
+                return raised.value.outcome
+
+            return {outcome for _ in range(10) for outcome in await asyncio.gather(*(once() for _ in range(50)))}
+
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        resetting = threading.Thread(target=reset, args=(listener,))
+        resetting.start()
+        outcomes = uvloop.run(ask(f"https://127.0.0.1:{listener.getsockname()[1]}/"))
+        listener.shutdown(socket.SHUT_RDWR)
+        resetting.join()
+    assert outcomes <= {Outcome.UNREACHABLE, Outcome.BROKEN}
 
 
 class TestMemoryOfTrouble:

@@ -327,6 +327,10 @@ class HttpClient:
             # The engine takes apart where an answer redirects to, although it is not to follow, and raises what its
             # parsers of names and addresses raise.
             raise httpx.RemoteProtocolError("a redirect to no URL") from None
+        except AttributeError:
+            # On uvloop, a connection that is reset as soon as it is open has no socket any more, which the engine sets
+            # options of.
+            raise httpx.ConnectError("reset at once") from None
 
 
 def _failed(what: str, error: Exception) -> Failed:
