@@ -98,6 +98,8 @@ async def test_neither_is_one_that_comes_while_nothing_is_asked(tmp_path: Path, 
         await exchange.wait_for_the_end()
 
     async with tls_or_not(tmp_path, {"later": doubled_later}, secure=secure) as here:
+        # What the service asks at its start could be what gets the answer that nobody asked for.
+        await eventually(lambda: "Homeserver matrix.example answers" in here.service.log_text())
         for call in CHAIN:
             # While something is asked on that connection, it is taken for the answer to that. It is their own.
             assert not (await ask(here.port, f"{call}.later")).no
