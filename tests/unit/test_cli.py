@@ -193,9 +193,10 @@ class TestEndings:
                 stderr=subprocess.PIPE,
                 env=environment,
             ) as child:
-                silent.accept()[0].close()  # it is under way
+                connection, _ = silent.accept()  # it is under way
                 child.send_signal(signal.SIGINT)
                 assert child.stderr is not None
                 said = child.stderr.read()
+                connection.close()
         assert child.returncode == 128 + signal.SIGINT
         assert b"Traceback" not in said
