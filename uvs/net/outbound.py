@@ -48,6 +48,7 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
             socket_options=SOCKET_OPTIONS,
             max_connections=None,  # the client bounds them
             max_keepalive_connections=0,
+            keepalive_expiry=0.0,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
