@@ -33,15 +33,17 @@ class Machine:
 
     def run(self, script: str) -> str:
         """As its root, in its namespaces."""
-        [init] = descendants(self.process.pid)[:1]
+        [init] = self.inits()
         inside = ("nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--root", "--wd")
         return run(*inside, "sh", "-euc", script, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
+    def inits(self) -> list[int]:
+        """Its process 1, once there is one: before, systemd-nspawn has others that come and go."""
+        return [pid for pid in descendants(self.process.pid)[:1] if told_of(pid, "comm") == "systemd\n"]
+
     def booted(self) -> bool:
         done = ("running", "degraded")  # units of other people may fail in here
-        return bool(descendants(self.process.pid)) and (
-            self.run("systemctl is-system-running 2>/dev/null || true").strip() in done
-        )
+        return bool(self.inits()) and (self.run("systemctl is-system-running 2>/dev/null || true").strip() in done)
 
     def answers(self) -> bool:
         try:
@@ -61,13 +63,21 @@ class Machine:
         return run("journalctl", "--directory", self.root / "var/log/journal", "--unit", "uvs", "--output", "cat")
 
 
+def told_of(pid: int, file: str) -> str:
+    """What the kernel says there; nothing where the process has ended in the meantime."""
+    try:
+        return Path(f"/proc/{pid}/{file}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    children = [int(child) for child in told_of(pid, f"task/{pid}/children").split()]
     return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 def command_line(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return told_of(pid, "cmdline").split("\0")
 
 
 @pytest.fixture(scope="module")
