@@ -38,11 +38,11 @@ MAX_CONNECTIONS = 100
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
 
-SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
+SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024),)
 """The event loop reads all that has arrived on a connection at once, before anybody can say that it is too much. Where
 the system chooses the size of its buffers, that is megabytes."""
 
-MAX_BUFFERED = 32 * 1024 * 1024
+MAX_BUFFERED = 24 * 1024 * 1024
 """Bytes of answers of one homeserver held at once, unless it is given less: a thousand large ones must not fill the
 memory."""
 
