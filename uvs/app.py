@@ -66,7 +66,12 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
         async with ways:
-            reports = [asyncio.create_task(report_homeserver(homeserver)) for homeserver in ways.homeservers]
+            # Without the default one, nobody's standing can be told; without another, nobody there.
+            nobodies = ["Nobody", *(f"Nobody of {name}" for name in names[1:])]
+            reports = [
+                asyncio.create_task(report_homeserver(homeserver, nobody=nobody))
+                for homeserver, nobody in zip(ways.homeservers, nobodies, strict=True)
+            ]
             try:
                 yield
             finally:

@@ -33,6 +33,7 @@ class Report:
         faults: Mapping[str, Fault] | None = None,
         admin: bool = True,
         server_name: str | None = "matrix.example",
+        nobody: str = "Nobody",
         while_waiting: Callable[[], None] = lambda: None,
     ) -> list[tuple[str, str]]:
         """What is logged: level and message of each line."""
@@ -50,7 +51,7 @@ class Report:
                 access_token=self.homeserver.register("uvs", admin=admin).access_token,
                 server_name=ServerName.parse(server_name) if server_name else None,
             )
-            await report_homeserver(asked, sleep=sleep)
+            await report_homeserver(asked, nobody=nobody, sleep=sleep)
         return [(record.levelname, record.getMessage()) for record in self.log.records]
 
     def clear(self) -> None:
@@ -136,3 +137,8 @@ async def test_a_defect_is_logged_and_ends_only_the_report(report: Report) -> No
 
     ((level, line),) = await report.run(faults={JOINED_ROOMS: defect})
     assert (level, line) == ("ERROR", "Defect in the check of the homeserver; please report it")
+
+
+async def test_of_a_second_homeserver_it_says_whose_people_are_meant(report: Report) -> None:
+    ((level, line),) = await report.run(faults={WHOAMI: UNKNOWN_TOKEN}, nobody="Nobody of two.example")
+    assert (level, line.partition(":")[0]) == ("ERROR", "Nobody of two.example can be verified until this is mended")

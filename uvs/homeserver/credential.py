@@ -37,7 +37,7 @@ class Credential:
         mend = self.mends.get(answer.status)
         if answer.status == 401 and mend and self._was_good:
             # Once: it would otherwise stand in the log for every verification until somebody mends it.
-            _log.error("%s is no longer valid; nobody can be verified until it is replaced", self.name)
+            _log.error("%s is no longer valid; until it is replaced, its homeserver tells nothing", self.name)
             self._was_good = False
         if mend:
             raise CredentialRefused(
