@@ -30,6 +30,7 @@ import msgspec
 
 from uvs import __version__
 from uvs.errors import CannotTell, Overloaded
+from uvs.net.errands import Errands
 from uvs.net.leftovers import drop, drop_if_spoiled
 
 MAX_CONNECTIONS = 100
@@ -217,6 +218,7 @@ class HttpClient:
         # The engine, too, has a queue for connections; its work for each request there grows with all the others.
         self._places = asyncio.Semaphore(most)
         self._repeat = repeat
+        self._errands = Errands()
 
     async def __aenter__(self) -> Self:
         await self._engine.__aenter__()
@@ -225,6 +227,7 @@ class HttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._errands.close()
         await self._engine.__aexit__(kind, error, trace)
 
     async def get(  # noqa: PLR0913 - one call, its address, and its bounds
@@ -291,24 +294,28 @@ class HttpClient:
     async def _exchange(self, request: httpx.Request, what: str, limit: int, expect: type[T]) -> Answer[T]:
         try:
             # The engine's own timeouts are for each step; a drip of bytes would never meet one.
-            async with asyncio.timeout(self._engine.timeout.read):
-                response = await self._send(request)
-                try:
-                    with self._budget.account() as take:
-                        raw = await _read(response, limit, what, take)
-                        drop_if_spoiled(response)
-                        answer = _answer(response, raw, what, expect)
-                    if answer.status == 200 and answer.body is None:
-                        drop(response)  # it may be the answer to another question
-                    return answer
-                finally:
-                    await response.aclose()
+            return await self._errands.run(
+                self._converse(request, what, limit, expect), seconds=self._engine.timeout.read or 0
+            )
         except httpx.ConnectTimeout:
             raise Failed(f"{what} took too long: nobody answers at its address.", Outcome.UNREACHABLE) from None
         except (httpx.TimeoutException, TimeoutError):
             raise Failed(f"{what} took too long: see whether the homeserver is overloaded.", Outcome.TIMEOUT) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise _failed(what, error) from None
+
+    async def _converse(self, request: httpx.Request, what: str, limit: int, expect: type[T]) -> Answer[T]:
+        response = await self._send(request)
+        try:
+            with self._budget.account() as take:
+                raw = await _read(response, limit, what, take)
+                drop_if_spoiled(response)
+                answer = _answer(response, raw, what, expect)
+            if answer.status == 200 and answer.body is None:
+                drop(response)  # it may be the answer to another question
+            return answer
+        finally:
+            await response.aclose()
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
