@@ -65,6 +65,14 @@ async def test_a_well_known_may_redirect_to_any_name_in_its_ascii_form(host: str
     assert f"addresses of {host}" in [step.name for step in steps]
 
 
+async def test_a_well_known_may_redirect_to_brackets_around_anything() -> None:
+    web = Web(["302 https://[::👍]/".encode()])
+    steps: list[Step] = []
+    addresses = Addresses(Fixed({"*": ["8.8.8.8"]}), Egress())
+    assert await WellKnown(web, addresses, clock=lambda: 0.0).delegate("a.example", steps.append) is None
+    assert steps[-1].outcome == "none: it redirects to what is no URL"
+
+
 @pytest.mark.parametrize("location", ["//[", "https://[x]/", "http://meet.example/"])
 def test_a_redirect_of_the_jitsi_domain_to_what_is_no_url_is_said(location: str) -> None:
     with pytest.raises(CannotTell, match=r"^It redirects to (what is no URL|plain HTTP)"):

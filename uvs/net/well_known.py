@@ -159,9 +159,11 @@ class WellKnown:
 
 def _target(url: httpx.URL, location: str) -> httpx.URL:
     try:
-        return url.join(location).copy_with(fragment=None)
+        target = url.join(location).copy_with(fragment=None)
+        target.netloc.decode()  # the engine takes anything between brackets, and would stumble over it later
     except (httpx.InvalidURL, ValueError):
         raise _Useless("it redirects to what is no URL") from None
+    return target
 
 
 def _delegate(answer: Answer[_Document]) -> ServerName:
