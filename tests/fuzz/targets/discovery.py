@@ -27,7 +27,7 @@ from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
 from uvs.net.hosts import IPAddress, parse_host
 from uvs.net.http import Answer, HttpClient
-from uvs.net.outbound import GuardedTransport
+from uvs.net.outbound import GuardedBackend, GuardedTransport
 from uvs.net.resolver import MAX_RECORDS, Service
 from uvs.net.well_known import MAX_REDIRECTS, MAX_SECONDS, MIN_SECONDS, WellKnown, lifetime
 
@@ -277,17 +277,22 @@ class _Network(httpcore.AsyncNetworkBackend):
 
 
 @cache
-def _client() -> tuple[HttpClient, Any]:
-    """A client that goes out through the guard, and its pool of connections."""
+def _client() -> tuple[HttpClient, httpcore.AsyncConnectionPool, Any]:
+    """A client that goes out through the guard, its pool of connections, and the guard."""
     loop = runner()
-    transport = GuardedTransport(Egress(), tls=ssl.create_default_context())
+    transport = GuardedTransport(Egress(unrestricted=True), tls=ssl.create_default_context())
     client = http.open_client(timeout=5, transport=transport)
 
     def end() -> None:
         loop.run(client.__aexit__(None, None, None))
 
     atexit.register(end)
-    return client, transport._pool
+    pool = transport._pool
+    assert isinstance(pool, httpcore.AsyncConnectionPool)
+    guard = pool._network_backend
+    assert isinstance(guard, GuardedBackend)
+    assert isinstance(guard._network, httpcore.AnyIOBackend)
+    return client, pool, guard
 
 
 @target(
@@ -304,6 +309,7 @@ def _client() -> tuple[HttpClient, Any]:
             "",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 -\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200",
         ),
+        joined("", "HTTP/1.1 429 -\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n"),
         joined("\x01", "HTTP/1.0 401 no\r\n\r\n{}"),
         joined("", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
     ],
@@ -325,9 +331,9 @@ def http_client_bytes(data: bytes) -> str:
     sizes, raw = parts(data, 2)
     size = 1 + sizes[0] if sizes else len(raw)
     pieces = [raw[at : at + size] for at in range(0, len(raw), size or 1)]
-    client, pool = _client()
-    pool._backend = _Network(pieces)
-    answer = runner().run(ask_for_a_refusal(client, "https://8.8.8.8:1/"))
+    client, pool, guard = _client()
+    guard._network = _Network(pieces)
+    answer = runner().run(ask_for_a_refusal(client, "https://127.0.0.1:1/"))
     assert not pool.connections
     if isinstance(answer, str):
         return answer
