@@ -1,8 +1,8 @@
-"""Work with the engine that is cancelled once at most, and then has the time that it takes to clean up.
+"""Work with the engine that a cancellation cannot break off where it gives a connection back.
 
-A call's timeout and its request's deadline end at nearly the same moment. Where the second cancels what the first has
-cancelled already, it interrupts the engine in giving a connection back, and that one is lost to it for good: after a
-hundred of them nobody could be asked any more.
+Such a connection would be lost to it for good: after a hundred of them, nobody could be asked any more. It happens
+where a second cancellation (a call's timeout and its request's deadline end at nearly the same moment) finds the engine
+cleaning up after the first, and where the first one finds it at the end of an answer.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ class Errands:
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T], *, seconds: float) -> T:
-        """The outcome of `work`. Raises TimeoutError; then, and where whoever waits is cancelled, it is cancelled, and
-        nobody waits for its end."""
-        task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._over)
+        """The outcome of `work`. Raises TimeoutError; then, and where whoever waits is cancelled, it is cancelled once,
+        and nobody waits for its end."""
+        task = self._begin(work)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
@@ -34,9 +32,20 @@ class Errands:
             raise TimeoutError
         return task.result()
 
+    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for `work`, which goes on to its end where whoever waits is cancelled."""
+        await asyncio.shield(self._begin(work))
+
     async def close(self) -> None:
         """Wait for the end of what was given up."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._over)
+        return task
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

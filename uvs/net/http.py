@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,18 +29,12 @@ import msgspec
 
 from uvs import __version__
 from uvs.errors import CannotTell, Overloaded
+from uvs.net.engine import Transport
 from uvs.net.errands import Errands
 from uvs.net.leftovers import drop, drop_if_spoiled
 
 MAX_CONNECTIONS = 100
 """Connections to one homeserver at once: more than a Synapse main process can serve, fewer than it can hold open."""
-
-KEEPALIVE_SECONDS = 30.0
-"""Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
-
-SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024),)
-"""The event loop reads all that has arrived on a connection at once, before anybody can say that it is too much. Where
-the system chooses the size of its buffers, that is megabytes."""
 
 MAX_BUFFERED = 24 * 1024 * 1024
 """Bytes of answers of one homeserver held at once, unless it is given less: a thousand large ones must not fill the
@@ -162,12 +155,8 @@ def open_client(  # noqa: PLR0913 - what one homeserver is asked with
 
     The environment's proxies are ignored: an administrator's token goes to the homeserver and nowhere else.
     """
-    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEPALIVE_SECONDS)
     engine = httpx.AsyncClient(
-        transport=transport
-        or httpx.AsyncHTTPTransport(
-            verify=tls or trust(), limits=limits, trust_env=False, socket_options=SOCKET_OPTIONS
-        ),
+        transport=transport or Transport(tls=tls or trust(), most=most),
         # The engine leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself
         # before the deadline cancels it.
         timeout=httpx.Timeout(timeout, connect=timeout / 3),
@@ -315,7 +304,7 @@ class HttpClient:
                 drop(response)  # it may be the answer to another question
             return answer
         finally:
-            await response.aclose()
+            await self._errands.finish(response.aclose())
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:

@@ -17,8 +17,8 @@ import httpcore
 import httpx
 
 from uvs.net.egress import Egress
+from uvs.net.engine import SOCKET_OPTIONS, Pool
 from uvs.net.hosts import IPAddress, in_url
-from uvs.net.http import SOCKET_OPTIONS
 
 MAX_HEAD = 16 * 1024
 """Bytes of an answer's status line and headers. The engine would take six times that, of four bytes each, and serve
@@ -42,7 +42,7 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         super().__init__(verify=tls, trust_env=False)
         # There is no other way to hand a network backend to httpx.
         assert isinstance(self._pool, httpcore.AsyncConnectionPool)  # noqa: S101 - and this is still the way
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = Pool(
             ssl_context=tls,
             network_backend=GuardedBackend(egress, httpcore.URL(proxy) if proxy else None),
             socket_options=SOCKET_OPTIONS,
