@@ -62,7 +62,7 @@ class Mix:
     async def one(self) -> None:
         """One request. Raises WrongAnswerError, NotOneAnswerError, TimeoutError, OSError."""
         kinds: list[tuple[Callable[[], Awaitable[str]], int]] = [
-            (self.member, 30),
+            (self._member, 30),
             (self._visitor, 15),
             (self._bad_token, 15),
             (self._malformed, 12),
@@ -92,7 +92,11 @@ class Mix:
             raise WrongAnswerError(f"{what}: {person}: {told}")
         return what if told in allowed else f"{what} (asked to come again)"
 
-    async def member(self) -> str:
+    async def is_well(self) -> bool:
+        """Whether a member is verified, now that nobody else asks."""
+        return await self._ask("member") == 1
+
+    async def _member(self) -> str:
         return await self._expect("member", f"member-{self.random.randrange(1000)}", 1)
 
     async def _visitor(self) -> str:

@@ -22,6 +22,8 @@ _CLOSE_WAIT = "08"  # in /proc/net/tcp
 class Left:
     """What the process holds when nobody asks any more."""
 
+    well: bool
+    """Whether people are verified."""
     megabytes: float
     sockets: int
     """Open ones."""
@@ -76,17 +78,17 @@ async def _ask(mix: Mix, requests: int, say: Callable[[str], None]) -> None:
 
 async def _left(here: Scene, mix: Mix) -> Left:
     await asyncio.sleep(DEADLINE + 0.5)  # for whoever was left by a client that has gone
-    await mix.member()  # with which connections are let go that the homeserver has closed meanwhile
-    return await asyncio.to_thread(_look, here)
+    well = await mix.is_well()  # with which connections are let go that the homeserver has closed meanwhile
+    return await asyncio.to_thread(_look, here, well=well)
 
 
-def _look(here: Scene) -> Left:
+def _look(here: Scene, *, well: bool) -> Left:
     process = Path(f"/proc/{here.service.process.pid}")
     sockets = {inode for descriptor in (process / "fd").iterdir() if (inode := _socket(descriptor))}
     lines = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
     half_closed = [columns for columns in lines if columns[3] == _CLOSE_WAIT and columns[9] in sockets]
     threads = list((process / "task").iterdir())
-    return Left(memory(here.service), len(sockets), len(half_closed), len(threads), here.homeserver.connections)
+    return Left(well, memory(here.service), len(sockets), len(half_closed), len(threads), here.homeserver.connections)
 
 
 def _socket(descriptor: Path) -> str | None:

@@ -13,6 +13,11 @@ MOST_GROWTH_MB = 24
 
 def assert_nothing_is_left(result: Result) -> None:
     """That requests leave nothing behind: no memory, connection, thread or line about a defect."""
+    assert result.warm.well
+    assert result.end.well
+    # Some meet a moment in which all are busy with large answers.
+    put_off = sum(count for what, count in result.counts.items() if "again" in what)
+    assert put_off < result.counts.total() / 10
     assert result.end.megabytes - result.warm.megabytes < MOST_GROWTH_MB
     assert result.peak_megabytes < 200
     # The socket that listens, the event loop's own pair, and idle connections to the homeserver.
