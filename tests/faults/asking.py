@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.parts import issued
 from tests.parts.faulty_homeserver import room_of, token_of
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds until a test gives up. What is asserted is shorter."""
 
 
@@ -83,6 +84,7 @@ def _parse(received: bytes, seconds: float) -> Answer:
     if not end or len(body) != int(headers["content-length"]):
         raise NotOneAnswerError(received[:2000])
     is_json = headers["content-type"].startswith("application/json")
+    issued.look_at("an answer", "\n".join(lines) + body.decode(errors="replace"))
     return Answer(int(lines[0].split()[1]), headers, json.loads(body) if is_json else body.decode(), seconds)
 
 

@@ -21,10 +21,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
+from tests.parts import issued
 from tests.parts.processes import free_port
 
 SERVER_NAME = "matrix.example"
-ADMIN_TOKEN = "the-administrators-token"
+ADMIN_TOKEN = issued.secret()
 USERINFO, ACCOUNT, JOINED_ROOMS, STATE, WHOAMI = "userinfo", "account", "joined_rooms", "state", "whoami"
 CHAIN = (USERINFO, ACCOUNT, JOINED_ROOMS, STATE)
 """The calls of one verification."""
@@ -233,6 +234,6 @@ class FaultyHomeserver:
         if call == USERINFO:
             good = found is not None
         else:
-            good = not self.revoked and f"authorization: bearer {ADMIN_TOKEN}\r\n" in request.lower()
+            good = not self.revoked and f"authorization: bearer {ADMIN_TOKEN.lower()}\r\n" in request.lower()
         await exchange.send(whole(exchange.body) if good else whole({"errcode": "M_UNKNOWN_TOKEN"}, 401))
         return True

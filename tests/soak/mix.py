@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from tests.faults.asking import NotOneAnswerError, exchange, question, request
 from tests.faults.faults import BODY, CONNECTION, NO_HTTP, SIZE, STATUS, TOO_LATE, Case
+from tests.parts import issued
 from tests.parts.faulty_homeserver import CHAIN, SERVER_NAME
 
-AUTH_TOKEN = "the-callers-own-credential"
+AUTH_TOKEN = issued.secret()
 DEADLINE = 3.0
 """Seconds; UVS_REQUEST_TIMEOUT. A third of it is for connecting, also where the machine has other things to do."""
 LATE = 1.0
