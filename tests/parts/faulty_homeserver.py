@@ -140,6 +140,7 @@ class FaultyHomeserver:
     accepted: int = 0
     """Connections, over time."""
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _let_in_only: set[socket.socket] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -182,14 +183,18 @@ class FaultyHomeserver:
         self.accepted += 1
         task = asyncio.create_task(self._serve(peer))
         self._connections.add(task)
+        self._let_in_only.add(peer)
 
         def gone(_: object) -> None:
             self._connections.discard(task)
-            peer.close()  # where it was cancelled before it began
+            if peer in self._let_in_only:  # cancelled before it began
+                self._let_in_only.discard(peer)
+                peer.close()
 
         task.add_done_callback(gone)
 
     async def _serve(self, peer: socket.socket) -> None:
+        self._let_in_only.discard(peer)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=256 * 1024)
         protocol = asyncio.StreamReaderProtocol(reader)
