@@ -50,13 +50,22 @@ async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str]
     options = {"UVS_AUTH_TOKEN": AUTH_TOKEN, "UVS_LOG_LEVEL": "error", "UVS_REQUEST_TIMEOUT": f"{DEADLINE:g}"}
     async with scene(directory, homeserver, options=options) as here:
         mix = Mix(here.port, random.Random(seed))  # noqa: S311 - to be repeated, not to be secret
-        await _ask(mix, requests // 10, say)
-        warm = await _left(here, mix)
-        say(f"warm: {warm}")
-        await _ask(mix, requests - requests // 10, say)
-        end = await _left(here, mix)
-        say(f"end: {end}")
-        return Result(warm, end, peak_memory(here.service), mix.counts, here.service.log_text())
+        try:
+            return await _soak(here, mix, requests, say)
+        except BaseException:
+            process = here.service.process
+            say(f"service {'runs' if process.running else 'has ended'}; its log: {process.log_text()[-2000:]}")
+            raise
+
+
+async def _soak(here: Scene, mix: Mix, requests: int, say: Callable[[str], None]) -> Result:
+    await _ask(mix, requests // 10, say)
+    warm = await _left(here, mix)
+    say(f"warm: {warm}")
+    await _ask(mix, requests - requests // 10, say)
+    end = await _left(here, mix)
+    say(f"end: {end}")
+    return Result(warm, end, peak_memory(here.service), mix.counts, here.service.log_text())
 
 
 async def _ask(mix: Mix, requests: int, say: Callable[[str], None]) -> None:
