@@ -18,7 +18,7 @@ demo: parts ## Show it: a real Synapse, a real Prosody, four people (KEEP=1 stay
 	@$(RUN)python -m tests.demo $(if $(KEEP),--keep)
 
 test: parts ## Everything: lint, lua, unit, contract, packaging, faults, e2e. OTHER_PYTHONS=1 adds test-pythons
-	@tests/run_steps.sh lint lua unit fuzz-short contract packaging faults e2e $(if $(OTHER_PYTHONS),test-pythons)
+	@tests/run_steps.sh "contract e2e" "lint lua unit fuzz-short packaging faults $(if $(OTHER_PYTHONS),test-pythons)"
 
 unit: venv ## The Python unit tests
 	@$(PYTEST) tests/unit

@@ -19,6 +19,8 @@ GRACE_SECONDS = 8.0
 """Between the polite request to end and the end."""
 
 _handed_out: set[int] = set()
+_LANE, _LANES = int(os.environ.get("UVS_TEST_LANE", "0")), int(os.environ.get("UVS_TEST_LANES", "1"))
+"""Which of the test runs on this machine that go on side by side this is (tests/run_steps.sh)."""
 
 
 def free_port() -> int:
@@ -30,7 +32,8 @@ def free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port not in _handed_out:
+        # The kernel prefers odd ones, so every other pair.
+        if port not in _handed_out and port // 2 % _LANES == _LANE:
             _handed_out.add(port)
             return port
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from uvs import __version__
 @pytest.fixture
 def uvs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Uvs:
     return Uvs(monkeypatch, capsys)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Lets child processes be interrupted, also where a shell started the tests in its background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(*command: str) -> Said:
@@ -180,6 +189,7 @@ class TestEndings:
             said = child.stderr.read()
         assert (child.returncode, said) == (128 + signal.SIGPIPE, b"")
 
+    @pytest.mark.usefixtures("interrupts")
     def test_an_interrupt_is_no_traceback(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             environment = {
