@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from uvs.errors import CannotTell, InvalidRequest
 from uvs.limits import ConcurrencyLimit, RateLimit
-from uvs.net.http import Call, Outcome
+from uvs.net.calls import Call, Outcome
 from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error

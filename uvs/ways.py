@@ -17,13 +17,16 @@ from uvs.homeserver.msc4502 import Msc4502
 from uvs.homeserver.synapse_admin import SynapseAdmin
 from uvs.homeserver.synapse_module import SynapseModule
 from uvs.limits import ConcurrencyLimit
+from uvs.net.answers import MAX_BUFFERED, ByteBudget
 from uvs.net.cache import tell_nobody
+from uvs.net.calls import Observe, observe_nothing
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
-from uvs.net.http import MAX_BUFFERED, ByteBudget, HttpClient, Observe, observe_nothing, open_client, trust
+from uvs.net.http import HttpClient, open_client
 from uvs.net.outbound import GuardedTransport
 from uvs.net.resolver import DnsResolver
+from uvs.net.tls import trust
 from uvs.net.well_known import FETCH_SECONDS, WellKnown
 from uvs.settings import OwnHomeserver, Settings
 from uvs.settings.values import Access

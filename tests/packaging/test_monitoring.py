@@ -21,8 +21,8 @@ from tests.parts import PARTS, ROOT, issued
 from tests.parts.processes import Process, free_port
 from tests.parts.service import Service
 from tests.unit.serving import served
-from uvs.net.http import Call
-from uvs.net.http import Outcome as CallOutcome
+from uvs.net.calls import Call
+from uvs.net.calls import Outcome as CallOutcome
 from uvs.ops.metrics import OTHER_PATH, REASONS, Outcome
 from uvs.ops.paths import PATHS
 from uvs.ops.readiness import State

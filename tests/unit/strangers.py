@@ -17,10 +17,11 @@ from tests.parts.certificates import Authority
 from tests.parts.dns_server import DnsServer
 from uvs.homeserver.federation import PLACES
 from uvs.matrix.identifiers import ServerName
+from uvs.net.calls import Call, Outcome
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
-from uvs.net.http import Call, HttpClient, Outcome, open_client
+from uvs.net.http import HttpClient, open_client
 from uvs.net.outbound import GuardedTransport
 from uvs.net.resolver import DnsResolver
 from uvs.net.well_known import WellKnown

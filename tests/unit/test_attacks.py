@@ -29,10 +29,12 @@ from uvs.homeserver.federation import RemoteHomeservers
 from uvs.homeserver.synapse_admin import STATE_LIMIT
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
+from uvs.net.calls import Call, Failed, Outcome
 from uvs.net.destination import MAX_ADDRESSES
 from uvs.net.egress import Egress
-from uvs.net.http import Call, Failed, Outcome, open_client, trust
+from uvs.net.http import open_client
 from uvs.net.outbound import MAX_HEAD, GuardedTransport
+from uvs.net.tls import trust
 from uvs.net.well_known import MAX_SILENCE, PATH
 from uvs.ways import connect
 

@@ -16,8 +16,8 @@ from uvs.homeserver.federation import AT_ONCE, PLACES, PLACES_OF_ONE, RemoteHome
 from uvs.homeserver.userinfo import LIMIT, PATH
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
+from uvs.net.calls import Call, Outcome
 from uvs.net.discovery import FEDERATION_PORT
-from uvs.net.http import Call, Outcome
 
 SECRET = "SeCrEtToKeN"
 TOKEN = OpenIDToken(SECRET)

@@ -21,7 +21,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uvs.errors import CannotTell, Overloaded
-from uvs.net.http import MAX_CONNECTIONS, Answer, ByteBudget, Call, Failed, HttpClient, Outcome, open_client, path
+from uvs.net.answers import Answer, ByteBudget
+from uvs.net.calls import Call, Failed, Outcome
+from uvs.net.http import MAX_CONNECTIONS, HttpClient, open_client, path
 
 SECRET = "SeCrEt"
 LIMIT = 1000

@@ -22,8 +22,8 @@ from tests.parts.synapse import User
 from tests.service import running, settings
 from uvs import __version__
 from uvs.errors import CannotTell, LimitExceeded
-from uvs.net.http import Call
-from uvs.net.http import Outcome as CallOutcome
+from uvs.net.calls import Call
+from uvs.net.calls import Outcome as CallOutcome
 from uvs.ops.access import reason
 from uvs.ops.metrics import CACHES, REASONS, Metrics, Outcome
 from uvs.ops.paths import PATHS

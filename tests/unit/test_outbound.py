@@ -16,9 +16,11 @@ import pytest
 
 from tests.parts.dns_server import DnsServer
 from tests.unit.strangers import Asked, Internet, Stranger, hang, listening, says
+from uvs.net.answers import Answer
+from uvs.net.calls import Call, Failed, Outcome
 from uvs.net.destination import MAX_ADDRESSES, Destination, get
 from uvs.net.egress import Egress
-from uvs.net.http import Answer, Call, Failed, HttpClient, Outcome
+from uvs.net.http import HttpClient
 from uvs.net.outbound import GuardedBackend
 
 OK = says(200, "{}")

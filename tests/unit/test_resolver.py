@@ -24,7 +24,7 @@ from tests.parts.dns_server import (
 )
 from tests.unit.strangers import Clock
 from uvs.errors import CannotTell
-from uvs.net.http import Call, Outcome
+from uvs.net.calls import Call, Outcome
 from uvs.net.resolver import (
     MAX_NEGATIVE_TTL,
     MAX_RECORDS,

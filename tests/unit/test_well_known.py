@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tests.parts.dns_server import DnsServer, servfail
 from tests.unit.strangers import Asked, Behave, Internet, Stranger, by_path, hang, says
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
+from uvs.net.answers import Answer
+from uvs.net.calls import Call, Outcome
 from uvs.net.destination import Step
-from uvs.net.http import Answer, Call, Outcome
 from uvs.net.well_known import (
     DEFAULT_SECONDS,
     FIRST_BACK_OFF,

@@ -14,7 +14,8 @@ from uvs.check.reach import reach
 from uvs.check.rows import Group
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Inspectable
-from uvs.net.http import Call, HttpClient
+from uvs.net.calls import Call
+from uvs.net.http import HttpClient
 from uvs.settings import OwnHomeserver
 from uvs.settings.values import Access
 

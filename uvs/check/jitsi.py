@@ -12,7 +12,7 @@ from uvs.check.reach import reach
 from uvs.check.rows import Group
 from uvs.check.web import Reply, ask
 from uvs.errors import CannotTell
-from uvs.net.http import trust
+from uvs.net.tls import trust
 
 PATH = "/.well-known/element/jitsi"
 ORIGIN = "https://app.element.io"

@@ -15,7 +15,7 @@ from uvs.check.reach import reach
 from uvs.check.rows import Group
 from uvs.check.web import ask
 from uvs.errors import CannotTell
-from uvs.net.http import trust
+from uvs.net.tls import trust
 
 BOSH, WEBSOCKET = "BOSH", "WebSocket"
 PATHS = {BOSH: "/http-bind", WEBSOCKET: "/xmpp-websocket"}

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from uvs.check.rows import Group
-from uvs.net.http import trust
+from uvs.net.tls import trust
 
 STEP_SECONDS = 5.0
 FEW_DAYS = 14

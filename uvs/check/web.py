@@ -6,12 +6,11 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
-from uvs import __version__
 from uvs.errors import CannotTell
+from uvs.net.engine import open_engine
 
 ANSWER_SECONDS = 10.0
 MAX_BYTES = 64 * 1024
@@ -28,14 +27,7 @@ class Reply:
 
 async def ask(tls: ssl.SSLContext, url: str, *, headers: Mapping[str, str], content: str | None = None) -> Reply:
     """GET `url`, or POST `content` there. Follows nothing. Raises CannotTell."""
-    engine = httpx.AsyncClient(
-        verify=tls,
-        timeout=ANSWER_SECONDS,
-        follow_redirects=False,
-        trust_env=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={"Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
-    )
+    engine = open_engine(httpx.AsyncHTTPTransport(verify=tls, trust_env=False), httpx.Timeout(ANSWER_SECONDS))
     method = "GET" if content is None else "POST"
     try:
         async with (

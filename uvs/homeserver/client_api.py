@@ -14,7 +14,9 @@ from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.net.http import Answer, Call, HttpClient, path
+from uvs.net.answers import Answer
+from uvs.net.calls import Call
+from uvs.net.http import HttpClient, path
 
 START_UP_CHECK = OpenIDToken("uvs-start-up-check")
 NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uvs.errors import CannotTell
-from uvs.net.http import Answer
+from uvs.net.answers import Answer
 
 _log = logging.getLogger("uvs")
 

@@ -15,9 +15,10 @@ from uvs.errors import CannotTell, Overloaded, Refusal
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, read_userinfo
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
+from uvs.net.calls import Call
 from uvs.net.destination import get
 from uvs.net.discovery import Discovery, not_found
-from uvs.net.http import Call, HttpClient
+from uvs.net.http import HttpClient
 
 REFUSALS = frozenset({401, 403})
 """The statuses that are a *no*, with a Matrix error code. Some homeservers answer 403 to a token they do not know."""

@@ -29,7 +29,9 @@ from uvs.homeserver.credential import Credential
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Answer, Call, HttpClient, path
+from uvs.net.answers import Answer
+from uvs.net.calls import Call
+from uvs.net.http import HttpClient, path
 
 _MENDS = {
     401: "UVS_ACCESS_TOKEN is not (or no longer) the as_token of a registration that Synapse has read; see whether the "

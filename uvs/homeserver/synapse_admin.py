@@ -25,7 +25,9 @@ from uvs.homeserver.credential import Credential
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Answer, Call, HttpClient, path
+from uvs.net.answers import Answer
+from uvs.net.calls import Call
+from uvs.net.http import HttpClient, path
 
 STATE_LIMIT = 8 * 1024 * 1024  # bytes; whoever administers the room may add events of the types asked for
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB

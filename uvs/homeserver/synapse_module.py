@@ -19,7 +19,8 @@ from uvs.homeserver.userinfo import parse_user, require_own
 from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
-from uvs.net.http import Call, HttpClient
+from uvs.net.calls import Call
+from uvs.net.http import HttpClient
 
 PATH = "/_synapse/uvs/v1/verify"
 LIMIT = 1024 * 1024  # bytes; two contents of 64 KiB at most, of which escapes may make six times as much

@@ -6,7 +6,7 @@ import msgspec
 
 from uvs.errors import CannotTell, Refusal
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName, UserID
-from uvs.net.http import Answer
+from uvs.net.answers import Answer
 
 PATH = "/_matrix/federation/v1/openid/userinfo"
 LIMIT = 64 * 1024  # bytes

@@ -10,9 +10,11 @@ from itertools import chain, zip_longest
 from typing import TypeVar
 
 from uvs.errors import CannotTell
+from uvs.net.answers import Answer
+from uvs.net.calls import Call, Failed, Observe, Outcome, observe_nothing
 from uvs.net.egress import Egress
 from uvs.net.hosts import IPAddress, in_url
-from uvs.net.http import Answer, Call, Failed, HttpClient, Observe, Outcome, observe_nothing
+from uvs.net.http import HttpClient
 from uvs.net.resolver import Resolver
 
 MAX_ADDRESSES = 4

@@ -1,12 +1,20 @@
-"""The HTTP engine's pool of connections, without the holes through which it loses them."""
+"""The HTTP engine: how it is set up, and its pool of connections without the holes through which it loses them."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
+
+from uvs import __version__
+
+# It logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
@@ -57,3 +65,16 @@ class Transport(httpx.AsyncHTTPTransport):
             keepalive_expiry=KEEPALIVE_SECONDS,
             socket_options=SOCKET_OPTIONS,
         )
+
+
+def open_engine(transport: httpx.AsyncBaseTransport, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """A client that goes where it is told and nowhere else: it follows nothing, asks no proxy of the environment, keeps
+    no cookie, and wants nothing compressed."""
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
+    )

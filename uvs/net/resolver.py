@@ -29,8 +29,8 @@ from dns.rdtypes.IN.SRV import SRV
 
 from uvs.errors import CannotTell
 from uvs.net.cache import Cache, tell_nobody
+from uvs.net.calls import Call, Observe, Outcome, observe_nothing
 from uvs.net.hosts import IPAddress
-from uvs.net.http import Call, Observe, Outcome, observe_nothing
 
 TRY_SECONDS = 1.5
 """For one name server to answer, before the next is asked (or the same again)."""

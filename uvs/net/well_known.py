@@ -17,10 +17,12 @@ import msgspec
 
 from uvs.errors import CannotTell
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
+from uvs.net.answers import Answer
 from uvs.net.cache import Cache, tell_nobody
+from uvs.net.calls import Call
 from uvs.net.destination import Addresses, Destination, Step, Tell, get
 from uvs.net.hosts import parse_host
-from uvs.net.http import Answer, Call, HttpClient
+from uvs.net.http import HttpClient
 
 PATH = "/.well-known/matrix/server"
 HTTPS_PORT = 443

@@ -1,7 +1,7 @@
 """Logs for people (console) or machines (JSON), one line an event.
 
 Secrets stay out by construction: nothing that holds one is ever given to a logger. An exception's text may quote what
-it failed on, so only its type and place are logged. (`uvs.net.http` silences the engine, which would log whole URLs.)
+it failed on, so only its type and place are logged. (`uvs.net.engine` silences the engine, which would log whole URLs.)
 
 Who was in which room is personal data. Identifiers are told by their type, here and nowhere else: whoever logs gives a
 `UserID`, and the line has its pseudonym unless the operator wants identifiers.

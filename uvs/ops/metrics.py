@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from uvs import __version__
 from uvs.errors import Refusal
-from uvs.net.http import Call
-from uvs.net.http import Outcome as CallOutcome
+from uvs.net.calls import Call
+from uvs.net.calls import Outcome as CallOutcome
 from uvs.ops.paths import PATHS, VERIFY_USER, VERIFY_USER_IN_ROOM
 from uvs.ops.readiness import State, States, is_ready
 

@@ -24,8 +24,10 @@ from uvs.homeserver.synapse_module import SynapseModule
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import DEFAULTS, MAX_LEVEL
-from uvs.net import http
-from uvs.net.http import Answer, ByteBudget, Call, HttpClient, Outcome
+from uvs.net import answers
+from uvs.net.answers import Answer, ByteBudget
+from uvs.net.calls import Call, Outcome
+from uvs.net.http import HttpClient, open_client
 
 HOMESERVERS = "homeservers'"
 ROOM, NEW_ROOM = RoomID.parse("!a:x"), RoomID.parse("!" + "A" * 43)
@@ -56,7 +58,7 @@ def _structs() -> tuple[type[msgspec.Struct], ...]:
 
 @target(
     "answer-forms",
-    parser="uvs.net.http._decode, into every Struct of the package",
+    parser="uvs.net.answers._decode, into every Struct of the package",
     whose=HOMESERVERS,
     seeds=[
         '{"user_id":"@a:x","sub":"@a:x","errcode":"M_FORBIDDEN","joined":true,"joined_rooms":["!a:x"],"locked":false,'
@@ -74,10 +76,10 @@ def answer_forms(data: bytes) -> str:
     rendered of it."""
     read = []
     for kind in _structs():
-        value = http._decode(bytearray(data), kind)
+        value = answers._decode(bytearray(data), kind)
         if value is not None:
             assert isinstance(value, kind)
-            again = http._decode(bytearray(msgspec.json.encode(value)), kind)
+            again = answers._decode(bytearray(msgspec.json.encode(value)), kind)
             assert again == value or "\\ufffd" in repr(again)
             given = plain_json(data)
             for field in msgspec.structs.fields(kind):
@@ -154,7 +156,7 @@ class _Site(httpx.AsyncBaseTransport):
 @cache
 def _site() -> tuple[HttpClient, _Site]:
     site = _Site()
-    return http.open_client(timeout=5, transport=site, observe=site.see, budget=site.budget), site
+    return open_client(timeout=5, transport=site, observe=site.see, budget=site.budget), site
 
 
 class _Chunks(httpx.AsyncByteStream):
@@ -166,10 +168,10 @@ class _Chunks(httpx.AsyncByteStream):
             yield self._body[at : at + 400]
 
 
-async def ask_for_a_refusal(client: HttpClient, url: str) -> Answer[http._Refusal] | str:
+async def ask_for_a_refusal(client: HttpClient, url: str) -> Answer[answers._Refusal] | str:
     """An answer of no more than 600 bytes, or the words for why there is none."""
     try:
-        return await client.get(url, call=Call.STATE, what="Asking", limit=600, expect=http._Refusal)
+        return await client.get(url, call=Call.STATE, what="Asking", limit=600, expect=answers._Refusal)
     except Overloaded as error:
         return f"{_see(error)} {_bounded(error.retry_after)}"
     except CannotTell as error:
@@ -184,14 +186,14 @@ def _bounded(seconds: int | None) -> bool:
 
 @target(
     "retry-after",
-    parser="uvs.net.http._retry_after",
+    parser="uvs.net.answers._retry_after",
     whose=HOMESERVERS,
     seeds=["3", "0", "-1", "99999999999999", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "٣", " 7 "],
     words=("9" * 5000, "+", "²", "\t", ","),
 )
 def retry_after(data: bytes) -> str:
     """Between a second and a minute, whatever is said."""
-    seconds = http._retry_after(httpx.Response(429, headers=[(b"retry-after", data)]))
+    seconds = answers._retry_after(httpx.Response(429, headers=[(b"retry-after", data)]))
     assert type(seconds) is int
     assert 1 <= seconds <= 60
     if re.fullmatch(rb"[0-9]{1,9}", data):
@@ -217,7 +219,7 @@ class Canned(HttpClient):
 
     def _answer(self, url: str, params: str, what: str, expect: type[Any]) -> Answer[Any]:
         status, body = _read(self._answers[self._place(url, params)])
-        return http._answer(httpx.Response(status), bytearray(body), what, expect)
+        return answers.read_answer(httpx.Response(status), bytearray(body), what, expect)
 
 
 def _read(given: bytes) -> tuple[int, bytes]:
@@ -295,11 +297,11 @@ def _state(kind: str, content: str) -> str:
 
 def _seeds(*good: Sequence[str]) -> Iterator[bytes]:
     """Conversations that are good, and the same with one answer replaced by an error."""
-    for answers in good:
-        yield joined(*answers)
-        for at in range(len(answers)):
+    for conversation in good:
+        yield joined(*conversation)
+        for at in range(len(conversation)):
             for error in ERRORS:
-                yield joined(*answers[:at], error, *answers[at + 1 :])
+                yield joined(*conversation[:at], error, *conversation[at + 1 :])
 
 
 def _place_for_admin(url: str, params: str) -> int:

@@ -21,12 +21,13 @@ from uvs.errors import CannotTell, Overloaded, Refusal
 from uvs.homeserver.federation import REFUSALS
 from uvs.homeserver.userinfo import Userinfo, read_userinfo
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
-from uvs.net import http
+from uvs.net import answers
+from uvs.net.answers import Answer
 from uvs.net.destination import MAX_ADDRESSES, Addresses, Step
 from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
 from uvs.net.hosts import IPAddress, parse_host
-from uvs.net.http import Answer, HttpClient
+from uvs.net.http import HttpClient, open_client
 from uvs.net.outbound import GuardedBackend, GuardedTransport
 from uvs.net.resolver import MAX_RECORDS, Service
 from uvs.net.well_known import MAX_REDIRECTS, MAX_SECONDS, MIN_SECONDS, WellKnown, lifetime
@@ -109,7 +110,7 @@ class Web(HttpClient):
         status, _, location = head.partition(b" ")
         code = int(status) if re.fullmatch(rb"[1-5][0-9]{2}", status) else 404
         answer = httpx.Response(code, headers=[(b"location", location)] if location else [])
-        return http._answer(answer, bytearray(body), what, expect)
+        return answers.read_answer(answer, bytearray(body), what, expect)
 
 
 GOOD = '{"*":["8.8.8.8","2606:4700::1111"]}'
@@ -250,7 +251,7 @@ def federation_userinfo(data: bytes) -> str:
     status, body = parts(data, 2)
     code = int(status) if re.fullmatch(rb"[1-5][0-9]{2}", status) else 200
     try:
-        answer = http._answer(httpx.Response(code), bytearray(body), "Asking", Userinfo)
+        answer = answers.read_answer(httpx.Response(code), bytearray(body), "Asking", Userinfo)
         user = read_userinfo(answer, ServerName.parse("x"), refusals=REFUSALS)
     except Overloaded as error:
         return str(error)
@@ -281,7 +282,7 @@ def _client() -> tuple[HttpClient, httpcore.AsyncConnectionPool, Any]:
     """A client that goes out through the guard, its pool of connections, and the guard."""
     loop = runner()
     transport = GuardedTransport(Egress(unrestricted=True), tls=ssl.create_default_context())
-    client = http.open_client(timeout=5, transport=transport)
+    client = open_client(timeout=5, transport=transport)
 
     def end() -> None:
         loop.run(client.__aexit__(None, None, None))
