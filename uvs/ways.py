@@ -13,9 +13,7 @@ import httpx
 
 from uvs.homeserver import Inspectable
 from uvs.homeserver.federation import PLACES, RemoteHomeservers
-from uvs.homeserver.msc4502 import Msc4502
-from uvs.homeserver.synapse_admin import SynapseAdmin
-from uvs.homeserver.synapse_module import SynapseModule
+from uvs.homeserver.ways_in import WAYS_IN
 from uvs.limits import ConcurrencyLimit
 from uvs.net.answers import MAX_BUFFERED, ByteBudget
 from uvs.net.cache import tell_nobody
@@ -29,17 +27,10 @@ from uvs.net.resolver import DnsResolver
 from uvs.net.tls import trust
 from uvs.net.well_known import FETCH_SECONDS, WellKnown
 from uvs.settings import OwnHomeserver, Settings
-from uvs.settings.values import Access
 from uvs.verification.decision import FederationPolicy, Own, Verifier
 
 BUFFERED_OF_OTHERS = 16 * 1024 * 1024
 """Bytes of answers held at once, for each of the homeservers besides the default, and for all strangers together."""
-
-IMPLEMENTATIONS: dict[Access, Callable[..., Inspectable]] = {
-    "synapse-admin": SynapseAdmin,
-    "msc4502": Msc4502,
-    "synapse-module": SynapseModule,
-}
 
 FETCH_SHARE = 0.4
 """The part of a request's time that looking for a well-known document may take, where that is less than it needs."""
@@ -47,7 +38,7 @@ FETCH_SHARE = 0.4
 
 def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Inspectable:
     """The configured way to one of the operator's homeservers."""
-    return IMPLEMENTATIONS[own.access](
+    return WAYS_IN[own.access].open(
         client,
         url=own.url,
         access_token=own.access_token.get_secret_value(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -14,17 +14,10 @@ from uvs.check.reach import reach
 from uvs.check.rows import Group
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Inspectable
+from uvs.homeserver.ways_in import WAYS_IN, Access
 from uvs.net.calls import Call
 from uvs.net.http import HttpClient
 from uvs.settings import OwnHomeserver
-from uvs.settings.values import Access
-
-OLDEST: Mapping[Access, tuple[int, int]] = {
-    "synapse-admin": (1, 123),
-    "synapse-module": (1, 123),
-    "msc4502": (1, 163),
-}
-"""The first Synapse that has the calls of the way in."""
 
 APART_SECONDS = 30
 FAR_APART_SECONDS = 300
@@ -68,7 +61,7 @@ async def check_homeserver(  # noqa: PLR0913 - one homeserver, and what of the w
     if not await reach(group, own.url, ca_file, now=now):
         group.skip("the homeserver cannot be reached", *rest)
         return False
-    if own.federation_url and own.access != "synapse-module":
+    if own.federation_url and WAYS_IN[own.access].client_api:
         await reach(group, own.federation_url, ca_file, now=now, where="federation ")
     if not await _ask_versions(group, own, client, now):
         group.skip("version comes first", CREDENTIAL, VERIFIED)
@@ -139,10 +132,10 @@ async def _synapse_version(own: OwnHomeserver, client: HttpClient) -> _Server | 
 
 
 def _compare_version(group: Group, access: Access, server: _Server | None) -> None:
-    oldest = OLDEST[access]
+    oldest = WAYS_IN[access].oldest_synapse
     needed = f"uvs needs Synapse {oldest[0]}.{oldest[1]} or newer for {access}"
     numbers = _NUMBERS.match(server.version) if server else None
-    if server is None and access == "synapse-module":
+    if server is None and not WAYS_IN[access].client_api:
         group.skip("a listener with nothing but the module does not tell it", "version")
         return
     if server is None or numbers is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 from uvs.errors import Refusal
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.matrix.power_levels import PowerLevels
+from uvs.matrix.power_levels import PowerLevels, RoomCreation
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,11 @@ class Standing:
 
     level: int | None
     power_levels: PowerLevels | None
+
+    @classmethod
+    def of(cls, user: UserID, room_id: RoomID, levels: PowerLevels, creation: RoomCreation | None) -> Self:
+        """`creation` may be `None` where it cannot matter, and is passed over there: see `needs_creation`."""
+        return cls(levels.level_of(user, creation if levels.needs_creation(user, room_id) else None), levels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,19 @@ and the redeeming of OpenID tokens, which needs no token of ours."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Finding
+from uvs.homeserver import Finding, Standing
 from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
+from uvs.matrix.power_levels import PowerLevels, RoomCreation
 from uvs.net.answers import Answer
 from uvs.net.calls import Call
 from uvs.net.http import HttpClient, path
@@ -41,20 +43,25 @@ class _IssuedToken(msgspec.Struct):
     access_token: str
 
 
-class ClientApi:
-    """One homeserver and our token there."""
+class ClientApi(ABC):
+    """One homeserver and our token there, called `credential_name` in the log. `mends` says for each status with which
+    it is refused what to do."""
+
+    credential_name: ClassVar[str]
+    mends: ClassVar[Mapping[int, str]]
 
     def __init__(
         self,
         client: HttpClient,
-        credential: Credential,
         *,
         url: str,
-        federation_url: str | None,
-        server_name: ServerName | None,
+        access_token: str,
+        federation_url: str | None = None,
+        server_name: ServerName | None = None,
     ) -> None:
+        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
         self._client = client
-        self._credential = credential
+        self._credential = Credential(access_token, self.credential_name, self.mends)
         self._url = url
         self._federation_url = federation_url or url
         self._configured_name = server_name
@@ -66,11 +73,14 @@ class ClientApi:
 
     async def own_id(self) -> UserID:
         """The token's owner, asked for once."""
-        return self._own_id or await self.whoami()
+        if self._own_id is None:
+            await self.ping()
+        assert self._own_id is not None  # noqa: S101 - every answer sets it
+        return self._own_id
 
-    async def whoami(self) -> UserID:
-        """The token's owner."""
-        answer = await self.get(
+    async def ping(self) -> None:
+        """Ask who the token belongs to."""
+        answer = await self._get(
             "Looking up who the access token belongs to",
             "/_matrix/client/v3/account/whoami",
             call=Call.WHOAMI,
@@ -79,7 +89,6 @@ class ClientApi:
         if answer.body is None:
             raise answer.unexpected("see whether UVS_HOMESERVER_URL is where the homeserver's client API is")
         self._own_id = parse_user(answer.body.user_id, answer.what)
-        return self._own_id
 
     async def own_token(self) -> OpenIDToken:
         """An OpenID token of the token's owner."""
@@ -112,7 +121,7 @@ class ClientApi:
             raise answer.unexpected(_NO_OPENID)
         return read_userinfo(answer, await self.server_name())
 
-    async def get(  # noqa: PLR0913 - one call and its bounds
+    async def _get(  # noqa: PLR0913 - one call and its bounds
         self,
         what: str,
         path_: str,
@@ -143,10 +152,22 @@ class ClientApi:
         can be asked."""
         name = "homeserver answers, token is valid"
         try:
-            own_id = await self.whoami()
+            await self.ping()
         except CannotTell as error:
             return [Finding(name, str(error), certain=error.lasting)]
-        return [Finding(name), *check_name(own_id.server_name, self._configured_name)]
+        return [Finding(name), *check_name((await self.own_id()).server_name, self._configured_name)]
+
+    @abstractmethod
+    async def _creation(self, room_id: RoomID) -> RoomCreation:
+        """Who created the room."""
+
+    async def _standing(
+        self, user: UserID, room_id: RoomID, levels: PowerLevels, creation: RoomCreation | None
+    ) -> Standing:
+        """That of a joined member. `creation` is looked up where it is `None` and matters."""
+        if creation is None and levels.needs_creation(user, room_id):
+            creation = await self._creation(room_id)
+        return Standing.of(user, room_id, levels, creation)
 
 
 def check_name(actual: ServerName, configured: ServerName | None) -> list[Finding]:

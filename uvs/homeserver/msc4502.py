@@ -18,26 +18,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
 from uvs.errors import Refusal
 from uvs.homeserver import Account, Finding, Standing
 from uvs.homeserver.client_api import EVENT_LIMIT, NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
-from uvs.homeserver.credential import Credential
-from uvs.matrix.identifiers import RoomID, ServerName, UserID
+from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
 from uvs.net.answers import Answer
 from uvs.net.calls import Call
-from uvs.net.http import HttpClient, path
+from uvs.net.http import path
 
-_MENDS = {
-    401: "UVS_ACCESS_TOKEN is not (or no longer) the as_token of a registration that Synapse has read; see whether the "
-    "file is named in app_service_config_files, and restart Synapse",
-    403: "the registration of the application service lacks the scope for it; write it with `uvs registration`",
-}
 _NOT_ENABLED = (
     "UVS_HOMESERVER_ACCESS=msc4502 needs Synapse 1.163 or newer with msc4502_enabled: true below experimental_features"
 )
@@ -59,27 +53,15 @@ class _Creation(msgspec.Struct):
     content: msgspec.Raw
 
 
-class Msc4502:
+class Msc4502(ClientApi):
     """Implements `uvs.homeserver.Inspectable`."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        *,
-        url: str,
-        access_token: str,
-        federation_url: str | None = None,
-        server_name: ServerName | None = None,
-    ) -> None:
-        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
-        credential = Credential(access_token, "The application service's token", _MENDS)
-        self._api = ClientApi(client, credential, url=url, federation_url=federation_url, server_name=server_name)
-
-    async def server_name(self) -> ServerName:
-        return await self._api.server_name()
-
-    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
-        return await self._api.redeem(token)
+    credential_name = "The application service's token"
+    mends: ClassVar = {
+        401: "UVS_ACCESS_TOKEN is not (or no longer) the as_token of a registration that Synapse has read; see whether "
+        "the file is named in app_service_config_files, and restart Synapse",
+        403: "the registration of the application service lacks the scope for it; write it with `uvs registration`",
+    }
 
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
         user = await self.redeem(token)
@@ -106,9 +88,6 @@ class Msc4502:
             raise standing
         return standing
 
-    async def own_token(self) -> OpenIDToken:
-        return await self._api.own_token()
-
     async def account(self, user: UserID) -> Account:
         del user
         return Account.NOT_TOLD
@@ -118,23 +97,20 @@ class Msc4502:
             return Refusal.ROOM_UNKNOWN
         return await self._power_levels(room_id) if await self._sees(room_id) else None
 
-    async def ping(self) -> None:
-        await self._api.whoami()
-
     async def check(self) -> list[Finding]:
-        findings = await self._api.check()
+        findings = await super().check()
         if not findings[0].good:
             return findings
-        own_id = await self._api.own_id()
+        own_id = await self.own_id()
         return findings + list(
             await asyncio.gather(
                 check_call("token may read members", partial(self._is_joined, NO_ROOM, {"mxid": own_id.value})),
-                check_call("OpenID tokens can be redeemed", partial(self._api.redeem, START_UP_CHECK)),
+                check_call("OpenID tokens can be redeemed", partial(self.redeem, START_UP_CHECK)),
             )
         )
 
     async def _is_joined(self, room_id: RoomID, whom: Mapping[str, str]) -> bool:
-        answer = await self._api.get(
+        answer = await self._get(
             "Looking up whether the user has joined the room",
             "/_matrix/client/unstable/io.element.msc4502/rooms" + path(room_id.value, "is_joined"),
             params=whom,
@@ -154,14 +130,12 @@ class Msc4502:
         levels, creation = await asyncio.gather(
             self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else _nothing()
         )
-        if levels.needs_creation(user, room_id):
-            return Standing(levels.level_of(user, creation or await self._creation(room_id)), levels)
-        return Standing(levels.level_of(user, None), levels)
+        return await self._standing(user, room_id, levels, creation)
 
     async def _sees(self, room_id: RoomID) -> bool:
         """Whether the application service's user may see the room's state as it is now. Whoever has left a room is
         shown it as it was then, for good, so what they are shown of themselves has to be looked at first."""
-        own_id = await self._api.own_id()
+        own_id = await self.own_id()
         answer = await self._state(room_id, "m.room.member", own_id.value, expect=_Member, answers={403, 404})
         if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
             return True  # never was in it, and everybody may see it
@@ -195,7 +169,7 @@ class Msc4502:
         params: Mapping[str, str] | None = None,
         answers: Collection[int] = (),
     ) -> Answer[T]:
-        return await self._api.get(
+        return await self._get(
             f"Looking up the room's {event_type}",
             "/_matrix/client/v3/rooms" + path(room_id.value, "state", event_type, state_key),
             params=params,

@@ -14,28 +14,22 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Account, Finding, Standing
 from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
-from uvs.homeserver.credential import Credential
-from uvs.matrix.identifiers import RoomID, ServerName, UserID
+from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
 from uvs.net.answers import Answer
 from uvs.net.calls import Call
-from uvs.net.http import HttpClient, path
+from uvs.net.http import path
 
 STATE_LIMIT = 8 * 1024 * 1024  # bytes; whoever administers the room may add events of the types asked for
 JOINED_ROOMS_LIMIT = 8 * 1024 * 1024  # bytes; somebody in 100,000 rooms has 5 MB
-
-_MENDS = {
-    401: "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there",
-    403: "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's",
-}
 
 
 class _Account(msgspec.Struct):
@@ -59,31 +53,21 @@ class _State(msgspec.Struct):
     state: list[_Event]
 
 
-class SynapseAdmin:
+class SynapseAdmin(ClientApi):
     """Implements `uvs.homeserver.Inspectable`."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        *,
-        url: str,
-        access_token: str,
-        federation_url: str | None = None,
-        server_name: ServerName | None = None,
-    ) -> None:
-        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
-        credential = Credential(access_token, "The admin token", _MENDS)
-        self._api = ClientApi(client, credential, url=url, federation_url=federation_url, server_name=server_name)
-
-    async def server_name(self) -> ServerName:
-        return await self._api.server_name()
+    credential_name = "The admin token"
+    mends: ClassVar = {
+        401: "UVS_ACCESS_TOKEN is not (or no longer) valid; log in again and put the new token there",
+        403: "UVS_ACCESS_TOKEN must be the token of a server administrator; make the account one, or use another's",
+    }
 
     async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
-        user = await self._api.redeem(token)
+        user = await super().redeem(token)
         return user if isinstance(user, Refusal) else await self._account(user) or user
 
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
-        user = await self._api.redeem(token)
+        user = await super().redeem(token)
         if isinstance(user, Refusal):
             return user
         closed, standing = await asyncio.gather(
@@ -114,15 +98,9 @@ class SynapseAdmin:
             raise levels
         if not joined:
             return Refusal.NOT_IN_ROOM
-        if levels.needs_creation(user, room_id):
-            if isinstance(creation, BaseException):
-                raise creation
-            creation = creation or await self._creation(room_id)
-            return Standing(levels.level_of(user, creation), levels)
-        return Standing(levels.level_of(user, None), levels)
-
-    async def own_token(self) -> OpenIDToken:
-        return await self._api.own_token()
+        if isinstance(creation, BaseException):
+            raise creation
+        return await self._standing(user, room_id, levels, creation)
 
     async def account(self, user: UserID) -> Account:
         answer = await self._ask_account(user)
@@ -137,20 +115,17 @@ class SynapseAdmin:
         except _RoomUnknown:
             return Refusal.ROOM_UNKNOWN
 
-    async def ping(self) -> None:
-        await self._api.whoami()
-
     async def check(self) -> list[Finding]:
-        findings = await self._api.check()
+        findings = await super().check()
         if not findings[0].good:
             return findings
-        own_id = await self._api.own_id()
+        own_id = await self.own_id()
         return findings + list(
             await asyncio.gather(
                 check_call("token may read accounts", partial(self._account, own_id)),
                 check_call("token may read members", partial(self._is_joined, own_id, NO_ROOM)),
                 check_call("token may read power levels", self._find_no_room),
-                check_call("OpenID tokens can be redeemed", partial(self._api.redeem, START_UP_CHECK)),
+                check_call("OpenID tokens can be redeemed", partial(super().redeem, START_UP_CHECK)),
             )
         )
 
@@ -159,7 +134,7 @@ class SynapseAdmin:
         return _closed(await self._ask_account(user))
 
     async def _ask_account(self, user: UserID) -> Answer[_Account]:
-        return await self._api.get(
+        return await self._get(
             "Looking up whether the account is in use",
             "/_synapse/admin/v2/users" + path(user.value),
             call=Call.ACCOUNT,
@@ -167,7 +142,7 @@ class SynapseAdmin:
         )
 
     async def _is_joined(self, user: UserID, room_id: RoomID) -> bool:
-        answer = await self._api.get(
+        answer = await self._get(
             "Looking up which rooms the user has joined",
             "/_synapse/admin/v1/users" + path(user.value, "joined_rooms"),
             call=Call.JOINED_ROOMS,
@@ -195,7 +170,7 @@ class SynapseAdmin:
         return RoomCreation.read(event.sender, read_content(event.content))
 
     async def _state_event(self, room_id: RoomID, event_type: str) -> _Event | None:
-        answer = await self._api.get(
+        answer = await self._get(
             f"Looking up the room's {event_type}",
             "/_synapse/admin/v1/rooms" + path(room_id.value, "state"),
             params={"type": event_type},

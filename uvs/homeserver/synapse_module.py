@@ -175,4 +175,4 @@ def _standing(room: _Room | None, user: UserID, room_id: RoomID) -> Standing | R
     content = None if bytes(room.power_levels) == b"null" else read_content(room.power_levels)
     levels = PowerLevels.read(content)
     creation = RoomCreation.read(room.creation.sender, read_content(room.creation.content))
-    return Standing(levels.level_of(user, creation if levels.needs_creation(user, room_id) else None), levels)
+    return Standing.of(user, room_id, levels, creation)

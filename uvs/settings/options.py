@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,10 +16,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from uvs.matrix.identifiers import ServerName
-from uvs.matrix.server_globs import NO_SERVERS, ServerGlobs
+from uvs.homeserver.ways_in import Access
+from uvs.matrix.server_globs import NO_SERVERS
 from uvs.settings.values import (
-    Access,
     Address,
     CaFile,
     DnsServers,
@@ -56,17 +54,23 @@ def read_secret(file: str) -> str:
     return value
 
 
-class HomeserverTable(BaseModel):
-    """One of `[[homeservers]]` in the TOML file."""
+class OwnHomeserver(BaseModel):
+    """One of the operator's own homeservers. `authoritative_for`: about the rooms of which servers it is believed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    server_name: RequiredServerName
+    server_name: OptionalServerName = None
     url: Url
-    access: Access = "synapse-admin"
+    access: Access = Access.SYNAPSE_ADMIN
     access_token: Secret
     federation_url: Url | None = None
     authoritative_for: Globs = NO_SERVERS
+
+
+class HomeserverTable(OwnHomeserver):
+    """One of `[[homeservers]]` in the TOML file."""
+
+    server_name: RequiredServerName
 
     @model_validator(mode="before")
     @classmethod
@@ -94,18 +98,6 @@ def _parse_tables(value: object) -> object:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class OwnHomeserver:
-    """One of the operator's own homeservers. `authoritative_for`: about the rooms of which servers it is believed."""
-
-    url: str
-    access: Access
-    access_token: SecretStr
-    server_name: ServerName | None
-    federation_url: str | None
-    authoritative_for: ServerGlobs
-
-
 class Settings(BaseSettings):
     """The options. Descriptions are what README.md shows."""
 
@@ -120,10 +112,10 @@ class Settings(BaseSettings):
         examples=["https://matrix.example.org"],
     )
     homeserver_access: Access = Field(
-        "synapse-admin",
+        Access.SYNAPSE_ADMIN,
         description="The way in to it: `synapse-admin`, `msc4502` or `synapse-module` "
         "([docs/homeserver-access.md](docs/homeserver-access.md)).",
-        examples=["synapse-admin", "msc4502", "synapse-module"],
+        examples=[access.value for access in Access],
     )
     access_token: Secret | None = Field(
         None,
@@ -262,29 +254,16 @@ class Settings(BaseSettings):
     @property
     def own_homeservers(self) -> tuple[OwnHomeserver, ...]:
         """The operator's homeservers; the first is the default."""
-        short: tuple[OwnHomeserver, ...] = ()
-        if self.homeserver_url is not None and self.access_token is not None:
-            short = (
-                OwnHomeserver(
-                    self.homeserver_url,
-                    self.homeserver_access,
-                    self.access_token,
-                    self.openid_verify_server_name,
-                    self.federation_url,
-                    NO_SERVERS,
-                ),
-            )
-        return short + tuple(
-            OwnHomeserver(
-                table.url,
-                table.access,
-                table.access_token,
-                table.server_name,
-                table.federation_url,
-                table.authoritative_for,
-            )
-            for table in self.homeservers
+        if self.homeserver_url is None or self.access_token is None:
+            return self.homeservers
+        short = OwnHomeserver.model_construct(  # each of these is parsed already
+            server_name=self.openid_verify_server_name,
+            url=self.homeserver_url,
+            access=self.homeserver_access,
+            access_token=self.access_token,
+            federation_url=self.federation_url,
         )
+        return short, *self.homeservers
 
     @property
     def federation_mode(self) -> Literal["on", "off", "listed"]:

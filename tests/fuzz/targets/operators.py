@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from tests.fuzz.target import Messages, joined, parts, target, text
+from uvs.homeserver.ways_in import Access
 from uvs.matrix.identifiers import InvalidIdentifier, RoomAlias, RoomID, ServerName, UserID
 from uvs.ops.logs import ConsoleFormatter, JsonFormatter, Pseudonyms
 from uvs.settings import PREFIX, Mistakes, Settings, load
@@ -30,9 +31,9 @@ VALUES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(getattr(kinds, name))
     for name in (
         *("Url", "ProxyUrl", "Secret", "Address", "OptionalServerName", "RequiredServerName", "Globs", "Networks"),
-        *("DnsServers", "Int", "Float", "OnlyTrue", "LogLevel", "Access"),
+        *("DnsServers", "Int", "Float", "OnlyTrue", "LogLevel"),
     )
-}
+} | {"Access": TypeAdapter(Access)}
 
 
 @target(
