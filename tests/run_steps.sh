@@ -36,7 +36,7 @@ trap 'kill -- "${lanes[@]/#/-}" 2>/dev/null; exit 130' INT TERM
 for steps; do
     # shellcheck disable=SC2086 # a list of words
     (
-        export UVS_TEST_LANE=$lane UVS_TEST_LANES=$#
+        export TEST_LANE=$lane TEST_LANES=$#
         for step in $steps; do run "$step"; done
     ) &
     lanes+=($!) lane=$((lane + 1))

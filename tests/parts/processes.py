@@ -19,7 +19,7 @@ GRACE_SECONDS = 8.0
 """Between the polite request to end and the end."""
 
 _handed_out: set[int] = set()
-_LANE, _LANES = int(os.environ.get("UVS_TEST_LANE", "0")), int(os.environ.get("UVS_TEST_LANES", "1"))
+_LANE, _LANES = int(os.environ.get("TEST_LANE", "0")), int(os.environ.get("TEST_LANES", "1"))
 """Which of the test runs on this machine that go on side by side this is (tests/run_steps.sh)."""
 
 
