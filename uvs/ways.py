@@ -11,8 +11,8 @@ from typing import Self
 
 import httpx
 
-from uvs.homeserver import Inspectable
-from uvs.homeserver.federation import PLACES, RemoteHomeservers
+from uvs.homeserver import Federation, Inspectable
+from uvs.homeserver.federation import PLACES, FoundHomeservers, RemoteHomeservers
 from uvs.homeserver.ways_in import WAYS_IN
 from uvs.limits import ConcurrencyLimit
 from uvs.net.answers import MAX_BUFFERED, ByteBudget
@@ -21,7 +21,7 @@ from uvs.net.calls import Observe, observe_nothing
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
 from uvs.net.egress import Egress
-from uvs.net.http import HttpClient, open_client
+from uvs.net.http import MAX_CONNECTIONS, HttpClient, open_client
 from uvs.net.outbound import GuardedTransport
 from uvs.net.resolver import DnsResolver
 from uvs.net.tls import trust
@@ -36,14 +36,16 @@ FETCH_SHARE = 0.4
 """The part of a request's time that looking for a well-known document may take, where that is less than it needs."""
 
 
-def connect_homeserver(own: OwnHomeserver, client: HttpClient) -> Inspectable:
-    """The configured way to one of the operator's homeservers."""
+def connect_homeserver(own: OwnHomeserver, client: HttpClient, federation: Federation | None = None) -> Inspectable:
+    """The configured way to one of the operator's homeservers; `federation` for what it may have to be asked as others
+    do."""
     return WAYS_IN[own.access].open(
         client,
         url=own.url,
         access_token=own.access_token.get_secret_value(),
         federation_url=own.federation_url,
         server_name=own.server_name,
+        federation=federation,
     )
 
 
@@ -52,6 +54,7 @@ class Ways:
     """All of them. An asynchronous context manager: what it opens, it closes."""
 
     clients: list[HttpClient]
+    """Those of one's own homeservers come first."""
     homeservers: list[Inspectable]
     """As in `Settings.own_homeservers`."""
     discovery: Discovery
@@ -87,11 +90,14 @@ def connect(
         client(transport=transport, budget=ByteBudget(BUFFERED_OF_OTHERS if number else MAX_BUFFERED))
         for number, _ in enumerate(settings.own_homeservers)
     ]
-    homeservers = list(map(connect_homeserver, settings.own_homeservers, clients))
 
     egress = Egress(settings.allowed_networks, unrestricted=settings.disable_ip_blacklist)
-    guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
-    outbound = client(transport=guarded, most=PLACES, repeat=False, budget=ByteBudget(BUFFERED_OF_OTHERS))
+
+    def outbound_client(most: int) -> HttpClient:
+        guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
+        return client(transport=guarded, most=most, repeat=False, budget=ByteBudget(BUFFERED_OF_OTHERS))
+
+    outbound = outbound_client(PLACES)
     resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
     addresses = Addresses(resolver, egress, observe=observe)
     well_known = WellKnown(
@@ -102,6 +108,13 @@ def connect(
         seconds=min(FETCH_SECONDS, FETCH_SHARE * settings.request_timeout),
     )
     discovery = Discovery(well_known, addresses, resolver)
+
+    # One's own, too, may have to be found as others find them, and must not wait for strangers then.
+    found = [outbound_client(MAX_CONNECTIONS) for _ in clients]
+    homeservers = [
+        connect_homeserver(own, client, FoundHomeservers(elsewhere, discovery))
+        for own, client, elsewhere in zip(settings.own_homeservers, clients, found, strict=True)
+    ]
 
     # Each of the other homeservers, and all strangers together, have a part of the places, and the default has at least
     # what is left: people of one that is slow wait, or are turned away, in its own part.
@@ -118,4 +131,4 @@ def connect(
     }
     federation = RemoteHomeservers(outbound, discovery, places=part)
     verifier = Verifier(homeservers[0], others=others, federation=federation, policy=policy)
-    return Ways([*clients, outbound], homeservers, discovery, policy, verifier)
+    return Ways([*clients, *found, outbound], homeservers, discovery, policy, verifier)

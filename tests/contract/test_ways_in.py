@@ -156,10 +156,16 @@ class TestWhereAWayInIsNotOpen:
     @through(ADMIN)
     async def test_because_the_account_is_no_administrators(self, connect: Connect, cast: Cast) -> None:
         said = await mend_of(connect(access_token=cast.member.access_token))
+        async with connect(access_token=cast.member.access_token) as homeserver:
+            with pytest.raises(CredentialRefused):
+                await homeserver.ping()
         assert "must be the token of a server administrator" in said
 
     @through(MSC4502)
     async def test_because_the_registration_lacks_the_scope(self, world: World, connect: Connect) -> None:
+        async with connect(access_token=world.scopeless_token) as homeserver:
+            with pytest.raises(CredentialRefused):
+                await homeserver.ping()
         assert "lacks the scope" in await mend_of(connect(access_token=world.scopeless_token))
 
     @through(MODULE)

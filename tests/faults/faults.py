@@ -219,9 +219,11 @@ STATUS: Mapping[str, Case] = {
     "bad-gateway": Case(answering("<html>bad gateway</html>", 502)),
     "gateway-timeout": Case(answering("<html>gateway timeout</html>", 504)),
     "limited": Case(answering({"errcode": "M_LIMIT_EXCEEDED"}, 429, Retry_After=7), BUSY, 7),
-    "limited-until": Case(answering({}, 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), BUSY, 5),
+    "limited-until": Case(answering({}, 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), BUSY, 60),
+    "limited-until-yesterday": Case(answering({}, 429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), BUSY, 1),
+    "limited-until-who-knows": Case(answering({}, 429, Retry_After="tomorrow"), BUSY, 5),
     "limited-for-a-year": Case(answering({}, 429, Retry_After=31_536_000), BUSY, 60),
-    "limited-for-ever": Case(answering({}, 429, Retry_After="9" * 400), BUSY, 5),
+    "limited-for-ever": Case(answering({}, 429, Retry_After="9" * 400), BUSY, 60),
     "unavailable": Case(answering("<html>", 503), BUSY, 5),
     "unavailable-for-a-while": Case(answering("<html>", 503, Retry_After=30), BUSY, 30),
 }

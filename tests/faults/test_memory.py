@@ -15,6 +15,7 @@ from tests.faults.asking import Answer, ask, exchange, request
 from tests.faults.faults import SIZE, answering
 from tests.faults.scene import Scene, peak_memory, scene
 from tests.parts.faulty_homeserver import (
+    ACCOUNT,
     CHAIN,
     JOINED_ROOMS,
     SERVER_NAME,
@@ -62,7 +63,7 @@ DENSE: dict[str, tuple[str, str]] = {
     "events-of-64-kib": (STATE, '{"state":[' + event(numbered('{"events":{', "}}", 65_000)) + "]}"),
 }
 POURED = [(call, name) for name in SIZE for call in CHAIN]
-SHORT = {"real-rooms", "content-of-levels", (USERINFO, "300-mb-of-gzip")}
+SHORT = {"real-rooms", "content-of-levels", (USERINFO, "300-mb-of-gzip"), (ACCOUNT, "10000-headers")}
 """Of all of them, what is tried each time."""
 
 

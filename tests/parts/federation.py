@@ -28,6 +28,7 @@ from tests.parts.dns_server import DnsServer
 from tests.parts.processes import Stoppable, free_port
 from tests.parts.synapse import MatrixError, Synapse, User
 from tests.parts.ways_in import OpenSynapse
+from tests.parts.ways_in import listener as listening_for_nothing
 
 NETWORK = "127.0.0.0/8"
 """Where all of this is: what the operator of the service has to allow."""
@@ -120,6 +121,7 @@ class TwoServers(Stoppable):
         self._directory = directory
         self._authority = Authority()
         self.ca_file = self._authority.write(directory / "ca.pem")
+        self._client_ports = {"one.example": free_port(), "two.example": free_port()}
         self.well_known: TlsServer | None = None
         """Where the document of `two` is; none where it is found by an SRV record."""
         with ExitStack() as parts:
@@ -174,6 +176,10 @@ class TwoServers(Stoppable):
         self.dns.add_address(f"matrix.{server_name}", server.address)
         return server
 
+    def client_url(self, homeserver: Synapse) -> str:
+        """That of a listener with the client API and nothing else."""
+        return f"http://127.0.0.1:{self._client_ports[homeserver.server_name]}"
+
     def federation_port(self, homeserver: Synapse) -> int:
         return next(place.port for place in self._places if place.server_name == homeserver.server_name)
 
@@ -216,9 +222,11 @@ class TwoServers(Stoppable):
             "bind_addresses": [place.address],
             "resources": [{"names": ["federation"], "compress": False}],
         }
+        client_listener = listening_for_nothing(self._client_ports[place.server_name])
+        client_listener["resources"] = [{"names": ["client"], "compress": False}]
         address, port = self.dns.address
         options = {
-            "listeners": [listener],
+            "listeners": [listener, client_listener],
             "tls_certificate_path": str(certificate),
             "tls_private_key_path": str(key),
             "federation_custom_ca_list": [str(self.ca_file)],

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Self
 
 from tests.parts.certificates import Authority
@@ -84,7 +84,8 @@ class Stranger:
 
     @property
     def server_name(self) -> ServerName:
-        return ServerName.parse(f"{self.address}:{self.port}")
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return ServerName.parse(f"{host}:{self.port}")
 
 
 @asynccontextmanager
@@ -140,7 +141,10 @@ class Internet:
     """Strangers live in `network`, which is allowed. `forbidden` addresses are not, and whoever connects to one fails
     the test."""
 
-    def __init__(self, dns: DnsServer, *, well_known_port: int = 0, proxy: str | None = None) -> None:
+    def __init__(
+        self, dns: DnsServer, *, well_known_port: int = 0, proxy: str | None = None, ipv6: bool = False
+    ) -> None:
+        """`ipv6`: strangers may live at ::1, too, of which there is no network."""
         self.dns = dns
         self.authority = Authority()
         self.clock = Clock()
@@ -152,13 +156,14 @@ class Internet:
         self._bad = (f"{prefix}.{host}" for host in range(129, 255))
         self._canaries: list[Stranger] = []
         self._proxy = proxy
+        self._ipv6 = ipv6
         self._opened = AsyncExitStack()
         self._free_port = well_known_port
 
     async def __aenter__(self) -> Self:
         # One port at all addresses stands for 443, which a test may not listen on.
         self.well_known_port = self._free_port or await _free_port(next(self._good))
-        self.egress = Egress((self.network,))
+        self.egress = Egress((self.network, *([IPv6Network("::1/128")] if self._ipv6 else [])))
         self.resolver = DnsResolver((self.dns.address,), clock=self.clock, observe=self._observe, seconds=1.0)
         self.addresses = Addresses(self.resolver, self.egress, observe=self._observe)
         self.client = await self.open_client(self.egress)

@@ -68,6 +68,25 @@ async def cannot_tell(remote: RemoteHomeservers, name: ServerName = NAME) -> str
     return error.detail
 
 
+class TestOverIPv6:
+    async def test_an_address_is_called_by_its_name_and_proven_by_its_certificate(self, dns: DnsServer) -> None:
+        async with Internet(dns, ipv6=True) as net:
+            server = await net.serve(behave=hang, address="::1")
+            server.behave = vouches(f"@alice:{server.server_name}")
+            outcome = await RemoteHomeservers(net.client, net.discovery).redeem(server.server_name, TOKEN)
+        assert outcome == UserID.parse(f"@alice:[::1]:{server.port}")
+        assert [(asked.headers["host"], asked.sni) for asked in server.asked] == [(f"[::1]:{server.port}", None)]
+
+    async def test_a_name_with_no_other_address_is_found(self, dns: DnsServer) -> None:
+        async with Internet(dns, ipv6=True) as net:
+            server = await net.serve("a.example", behave=vouches("@alice:a.example"), address="::1")
+            dns.add_service("_matrix-fed._tcp.a.example", "matrix.a.example", server.port)
+            dns.add_address("matrix.a.example", server.address)
+            outcome = await RemoteHomeservers(net.client, net.discovery).redeem(NAME, TOKEN)
+        assert outcome == UserID.parse("@alice:a.example")
+        assert [(asked.headers["host"], asked.sni) for asked in server.asked] == [("a.example", "a.example")]
+
+
 class TestAnswers:
     async def test_a_homeserver_vouches_for_its_user(self, net: Internet, remote: RemoteHomeservers) -> None:
         server = await homeserver(net, vouches("@alice:a.example"))

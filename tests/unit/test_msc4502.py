@@ -12,6 +12,10 @@ from tests.fake_homeserver import IS_JOINED, STATE, USERINFO, WHOAMI, FakeHomese
 from tests.parts.synapse import User
 from tests.service import running, settings
 from tests.unit.test_faults import USELESS, World
+from uvs.errors import Refusal
+from uvs.matrix.identifiers import RoomID, UserID
+from uvs.net.http import open_client
+from uvs.ways import connect_homeserver
 
 VISIBLE = {"history_visibility": "world_readable"}
 
@@ -72,7 +76,11 @@ async def test_a_homeserver_that_is_no_longer_in_the_room_vouches_for_nobody_the
         here.homeserver.leave(here.member, here.room)
         remote = User("@remote:elsewhere.example", "")
         here.homeserver.add(here.admin, here.room, remote)
-        assert (await here.ask(here.member)).json()["results"] == {"user": True, "room_membership": False}
+        options = settings(**here.homeserver.way_in("msc4502", here.admin))
+        async with open_client(timeout=5, transport=here.homeserver.transport()) as client:
+            asked = connect_homeserver(options.own_homeservers[0], client)
+            standing = await asked.standing(UserID.parse(remote.user_id), RoomID.parse(here.room))
+        assert standing is Refusal.ROOM_UNKNOWN
 
 
 @pytest.mark.parametrize(

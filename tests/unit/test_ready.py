@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.fake_homeserver import WHOAMI, FakeHomeserver, Fault, after, answering
+from tests.fake_homeserver import ACCOUNT, IS_JOINED, WHOAMI, FakeHomeserver, Fault, after, answering
 from tests.parts import issued
 from tests.service import running, settings
 from tests.unit.test_limits import Clock
@@ -18,6 +18,7 @@ from uvs.homeserver import Homeserver
 from uvs.ops.readiness import FRESH_SECONDS, Readiness, State, States, is_ready
 
 UNKNOWN_TOKEN = answering(401, {"errcode": "M_UNKNOWN_TOKEN"})
+FORBIDDEN = answering(403, {"errcode": "M_FORBIDDEN"})
 
 
 class TestOverHttp:
@@ -26,6 +27,7 @@ class TestOverHttp:
         [
             (None, "ready"),
             (UNKNOWN_TOKEN, "credential-refused"),
+            (FORBIDDEN, "credential-refused"),
             (answering(500), "unavailable"),
             (answering(429), "unavailable"),
             (answering(200, "<html>"), "unavailable"),
@@ -36,7 +38,7 @@ class TestOverHttp:
         homeserver = FakeHomeserver()
         admin = homeserver.register("admin", admin=True)
         if fault:
-            homeserver.faults[WHOAMI] = fault
+            homeserver.faults[ACCOUNT] = fault
         options = settings(access_token=admin.access_token, openid_verify_server_name=homeserver.server_name)
         async with running(options, transport=homeserver.transport()) as client:
             answer = await client.get("/ready")
@@ -53,10 +55,19 @@ class TestOverHttp:
         async with running(options, transport=homeserver.transport(), clock=clock) as client:
             statuses = []
             for fault in (None, UNKNOWN_TOKEN, None):
-                homeserver.faults = {WHOAMI: fault} if fault else {}
+                homeserver.faults = {WHOAMI: fault, ACCOUNT: fault} if fault else {}
                 clock.now += FRESH_SECONDS
                 statuses.append((await client.get("/ready")).status_code)
         assert statuses == [200, 503, 200]
+
+    @pytest.mark.parametrize(("way_in", "call"), [("synapse-admin", ACCOUNT), ("msc4502", IS_JOINED)])
+    async def test_a_token_that_is_good_and_may_not_ask_is_none_to_work_with(self, way_in: str, call: str) -> None:
+        homeserver = FakeHomeserver()
+        options = settings(**homeserver.way_in(way_in, homeserver.register("admin", admin=True)))
+        homeserver.faults[call] = FORBIDDEN
+        async with running(options, transport=homeserver.transport()) as client:
+            answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()["homeservers"][0]["state"]) == (503, "credential-refused")
 
     async def test_any_of_several_homeservers_makes_it_red(self) -> None:
         homeserver = FakeHomeserver()

@@ -81,6 +81,15 @@ def end_of_a_held_up_process(tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield threads.submit(end)
 
 
+def test_what_the_operator_should_know_of_the_settings_is_logged_at_the_start(
+    homeserver: FakeHomeserver, tmp_path: Path
+) -> None:
+    with process(homeserver, tmp_path, UVS_OPENID_VERIFY_SERVER_NAME="", UVS_AUTH_TOKEN="") as service:
+        said = service.log_text()
+    assert "UVS_FEDERATION is not set, so people of every homeserver are verified. Choose: off" in said
+    assert "UVS_AUTH_TOKEN is empty" in said
+
+
 def ask(service: Service, token: str) -> httpx.Response:
     return httpx.post(f"{service.url}/verify/user", json={"token": token}, timeout=70, trust_env=False)
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Finding, Standing
+from uvs.errors import CannotTell, Overloaded, Refusal
+from uvs.homeserver import Federation, Finding, Standing
 from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
@@ -50,7 +50,7 @@ class ClientApi(ABC):
     credential_name: ClassVar[str]
     mends: ClassVar[Mapping[int, str]]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is to say of a homeserver
         self,
         client: HttpClient,
         *,
@@ -58,12 +58,15 @@ class ClientApi(ABC):
         access_token: str,
         federation_url: str | None = None,
         server_name: ServerName | None = None,
+        federation: Federation | None = None,
     ) -> None:
-        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it."""
+        """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it. `federation` finds
+        where OpenID tokens are redeemed, where `url` has nothing for it and no `federation_url` is given."""
         self._client = client
         self._credential = Credential(access_token, self.credential_name, self.mends)
         self._url = url
         self._federation_url = federation_url or url
+        self._federation = federation if federation_url is None else None
         self._configured_name = server_name
         self._own_id: UserID | None = None
 
@@ -74,12 +77,11 @@ class ClientApi(ABC):
     async def own_id(self) -> UserID:
         """The token's owner, asked for once."""
         if self._own_id is None:
-            await self.ping()
+            await self._whoami()
         assert self._own_id is not None  # noqa: S101 - every answer sets it
         return self._own_id
 
-    async def ping(self) -> None:
-        """Ask who the token belongs to."""
+    async def _whoami(self) -> None:
         answer = await self._get(
             "Looking up who the access token belongs to",
             "/_matrix/client/v3/account/whoami",
@@ -118,8 +120,21 @@ class ClientApi(ABC):
             expect=Userinfo,
         )
         if answer.status == 404:
-            raise answer.unexpected(_NO_OPENID)
+            return await self._redeem_elsewhere(token, answer)
         return read_userinfo(answer, await self.server_name())
+
+    async def _redeem_elsewhere(self, token: OpenIDToken, answer: Answer[Any]) -> UserID | Refusal:
+        """Where other homeservers find this one. COMPAT: the existing service asks there and nowhere else."""
+        unexpected = answer.unexpected(_NO_OPENID)
+        if self._federation is None:
+            raise unexpected
+        try:
+            return await self._federation.redeem(await self.server_name(), token)
+        except Overloaded:
+            raise
+        except CannotTell as error:
+            unexpected.detail = error.detail
+            raise unexpected from None
 
     async def _get(  # noqa: PLR0913 - one call and its bounds
         self,
@@ -152,7 +167,7 @@ class ClientApi(ABC):
         can be asked."""
         name = "homeserver answers, token is valid"
         try:
-            await self.ping()
+            await self._whoami()
         except CannotTell as error:
             return [Finding(name, str(error), certain=error.lasting)]
         return [Finding(name), *check_name((await self.own_id()).server_name, self._configured_name)]

@@ -1,7 +1,8 @@
-"""Other people's homeservers: found by discovery, reached through the egress guard, asked one question.
+"""Homeservers that are found by discovery, reached through the egress guard, and asked one question.
 
-Bulkheads keep them apart. Whoever waits for a server that does not answer takes none of the connections that the others
-need, and all of them together take no place that people of the operator's own homeservers need.
+Bulkheads keep those of other people apart. Whoever waits for a server that does not answer takes none of the
+connections that the others need, and all of them together take no place that people of the operator's own homeservers
+need.
 """
 
 from __future__ import annotations
@@ -33,26 +34,20 @@ PLACES = 200
 """Calls to all of them, under way or waiting."""
 
 
-class RemoteHomeservers:
+class FoundHomeservers:
     """Implements `uvs.homeserver.Federation`. `client` goes out through a GuardedTransport."""
 
-    def __init__(self, client: HttpClient, discovery: Discovery, *, places: int = PLACES) -> None:
-        """`places`: fewer than `PLACES`, where the service has not so many to give away."""
-        self._places = min(places, PLACES)
-        self._places_of_one = max(1, self._places * PLACES_OF_ONE // PLACES)
+    def __init__(self, client: HttpClient, discovery: Discovery) -> None:
         self._client = client
         self._discovery = discovery
-        self._servers: dict[str, _Server] = {}
-        self._taken = 0
 
     async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
-        async with self._place(server_name):
-            try:
-                return await self._ask(server_name, token)
-            except Overloaded:
-                raise
-            except CannotTell as error:
-                raise not_found(server_name, error) from None
+        try:
+            return await self._ask(server_name, token)
+        except Overloaded:
+            raise
+        except CannotTell as error:
+            raise not_found(server_name, error) from None
 
     async def _ask(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
         answer = await get(
@@ -66,6 +61,22 @@ class RemoteHomeservers:
             expect=Userinfo,
         )
         return read_userinfo(answer, server_name, refusals=REFUSALS)
+
+
+class RemoteHomeservers(FoundHomeservers):
+    """Those of other people, behind bulkheads."""
+
+    def __init__(self, client: HttpClient, discovery: Discovery, *, places: int = PLACES) -> None:
+        """`places`: fewer than `PLACES`, where the service has not so many to give away."""
+        super().__init__(client, discovery)
+        self._places = min(places, PLACES)
+        self._places_of_one = max(1, self._places * PLACES_OF_ONE // PLACES)
+        self._servers: dict[str, _Server] = {}
+        self._taken = 0
+
+    async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
+        async with self._place(server_name):
+            return await super().redeem(server_name, token)
 
     @asynccontextmanager
     async def _place(self, server_name: ServerName) -> AsyncIterator[None]:

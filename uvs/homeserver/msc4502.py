@@ -97,6 +97,9 @@ class Msc4502(ClientApi):
             return Refusal.ROOM_UNKNOWN
         return await self._power_levels(room_id) if await self._sees(room_id) else None
 
+    async def ping(self) -> None:
+        await self._asks_who_is_joined(await self.own_id())
+
     async def check(self) -> list[Finding]:
         findings = await super().check()
         if not findings[0].good:
@@ -104,10 +107,13 @@ class Msc4502(ClientApi):
         own_id = await self.own_id()
         return findings + list(
             await asyncio.gather(
-                check_call("token may read members", partial(self._is_joined, NO_ROOM, {"mxid": own_id.value})),
+                check_call("token may read members", partial(self._asks_who_is_joined, own_id)),
                 check_call("OpenID tokens can be redeemed", partial(self.redeem, START_UP_CHECK)),
             )
         )
+
+    async def _asks_who_is_joined(self, user: UserID) -> None:
+        await self._is_joined(NO_ROOM, {"mxid": user.value})
 
     async def _is_joined(self, room_id: RoomID, whom: Mapping[str, str]) -> bool:
         answer = await self._get(

@@ -115,6 +115,9 @@ class SynapseAdmin(ClientApi):
         except _RoomUnknown:
             return Refusal.ROOM_UNKNOWN
 
+    async def ping(self) -> None:
+        await self._account(await self.own_id())  # which takes an administrator's token, and not just any
+
     async def check(self) -> list[Finding]:
         findings = await super().check()
         if not findings[0].good:

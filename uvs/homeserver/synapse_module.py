@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from uvs.errors import CannotTell, Refusal
-from uvs.homeserver import Account, Finding, Standing
+from uvs.homeserver import Account, Federation, Finding, Standing
 from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, check_call, check_name, read_content
 from uvs.homeserver.credential import Credential
 from uvs.homeserver.userinfo import parse_user, require_own
@@ -60,7 +60,7 @@ class _Facts(msgspec.Struct):
 class SynapseModule:
     """Implements `uvs.homeserver.Inspectable`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is to say of a homeserver
         self,
         client: HttpClient,
         *,
@@ -68,9 +68,10 @@ class SynapseModule:
         access_token: str,
         federation_url: str | None = None,
         server_name: ServerName | None = None,
+        federation: Federation | None = None,
     ) -> None:
-        """`url` is that of the module's listener, without a slash at the end; `federation_url` is not needed."""
-        del federation_url
+        """`url` is that of the module's listener, without a slash at the end; the module redeems OpenID tokens."""
+        del federation_url, federation
         self._client = client
         self._url = url
         self._credential = Credential(access_token, "The module's secret", _MENDS)

@@ -5,9 +5,12 @@ does not have to hold is not built in memory (`expect`).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
 import httpx
@@ -138,6 +141,12 @@ def _decode(raw: bytearray, expect: type[T]) -> T | None:
 
 
 def _retry_after(response: httpx.Response) -> int:
+    """Seconds (RFC 9110, section 10.2.3: a number of them, or a date)."""
     value = response.headers.get("retry-after", "")
-    seconds = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else _BUSY_RETRY_AFTER
+    seconds = _BUSY_RETRY_AFTER
+    if value.isascii() and value.isdigit():
+        seconds = int(value[:10])
+    elif value:
+        with suppress(ValueError, OverflowError):
+            seconds = math.ceil(parsedate_to_datetime(value).timestamp() - time.time())
     return max(1, min(_MAX_RETRY_AFTER, seconds))

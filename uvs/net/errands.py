@@ -30,7 +30,12 @@ class Errands:
             late = task.cancel()  # False where it is over
         if late:
             raise TimeoutError
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del (
+                task
+            )  # what it raised leads to this frame, and so to it: a circle, which would keep the answer in memory
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for `work`, which goes on to its end where whoever waits is cancelled."""

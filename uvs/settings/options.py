@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     federation_url: Url | None = Field(
         None,
         description="Where OpenID tokens are redeemed, if the listener behind `UVS_HOMESERVER_URL` has no `openid` or "
-        "`federation` resource.",
+        "`federation` resource. Not set: there, or else where other homeservers find yours.",
         examples=["https://matrix.example.org:8448"],
     )
     homeservers: Annotated[tuple[HomeserverTable, ...], NoDecode, BeforeValidator(_parse_tables)] = Field(

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.federation.conftest import OpenDesk, Room
-from tests.e2e.federation.desk import Desk, Verdict, member
+from tests.e2e.federation.conftest import MakeRoom, OpenDesk, Room
+from tests.e2e.federation.desk import Desk, Verdict, member, stranger
 from tests.parts.federation import NO_PORT_443, USERINFO, TwoServers, eventually
 from uvs.homeserver.federation import PLACES_OF_ONE
 
@@ -46,6 +46,15 @@ def test_a_remote_homeserver_that_is_down_is_no_reason_to_say_no(
         assert desk.verify(room.member_of_one, room.room_id) == member(room.member_of_one)
     # Where it is was known before, so there is nothing to wait for.
     assert desk.verify(room.member_of_two, room.room_id, token=token) == member(room.member_of_two)
+
+
+def test_ones_own_people_are_verified_in_a_room_of_a_homeserver_that_is_down(
+    world: TwoServers, desk: Desk, make_room: MakeRoom
+) -> None:
+    room = make_room(world.two)
+    with world.two_down():
+        assert desk.verify(room.member_of_one, room.room_id) == member(room.member_of_one)
+        assert desk.verify(room.stranger_of_one, room.room_id) == stranger(room.stranger_of_one)
 
 
 def test_a_remote_homeserver_that_hangs_holds_up_nobody_else(world: TwoServers, desk: Desk, lasting_room: Room) -> None:
