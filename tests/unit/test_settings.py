@@ -326,6 +326,10 @@ class TestMistakes:
             "auth_tokn (in UVS_CONFIG_FILE): there is no such option, probably auth_token is meant.",
         ]
 
+    def test_a_server_name_without_a_homeserver_is_told_what_is_missing(self, read: Read) -> None:
+        (line,) = mistakes(read, UVS_HOMESERVER_URL=None, UVS_OPENID_VERIFY_SERVER_NAME="matrix.example")
+        assert line == "UVS_HOMESERVER_URL: is required. Example: https://matrix.example.org"
+
     @pytest.mark.parametrize("name", ["UVS_HOMESERVER_URL", "UVS_FEDERATION_URL"])
     @pytest.mark.parametrize(("reason", "url"), [(reason, url) for reason, urls in BAD_URLS.items() for url in urls])
     def test_a_url_that_is_none_or_says_too_much(self, read: Read, name: str, reason: str, url: str) -> None:

@@ -185,7 +185,7 @@ def _contradictions(settings: Settings) -> list[str]:
         lines.append(
             "UVS_HOMESERVERS: the same server_name stands there twice (or is the default's); keep one of them."
         )
-    if settings.homeserver_url is None and settings.openid_verify_server_name not in {None, *names[:1]}:
+    if names and settings.homeserver_url is None and settings.openid_verify_server_name not in {None, names[0]}:
         lines.append(
             "UVS_OPENID_VERIFY_SERVER_NAME: must be the server_name of the first homeserver, or not be set. "
             f"Example: {names[0]}"
