@@ -318,8 +318,8 @@ class TestMistakes:
             "UVS_LOG_LEVEL: input should be 'error', 'warning', 'warn', 'info', 'http', 'verbose', 'debug' or 'silly'."
             " Example: info or debug",
             "UVS_MAX_CONCURRENT_REQUESTS: input should be greater than or equal to 1. Example: 1000",
-            "UVS_OPENID_VERIFY_SERVER_NAME: has a server name that is not a host name or an IP address. "
-            "Example: example.org",
+            "UVS_OPENID_VERIFY_SERVER_NAME: must be a host name or an IP address, with a port or without, and nothing "
+            "else. Example: example.org",
             "UVS_PORT: input should be a valid integer, unable to parse string as an integer. Example: 3000",
             "UVS_RATE_LIMIT: input should be greater than or equal to 0. Example: 0 or 600",
             "UVS_REQUEST_TIMEOUT: input should be greater than 0. Example: 10",
@@ -632,7 +632,7 @@ class TestSeveralHomeservers:
             ({**TABLE, "acces": "x"}, "UVS_HOMESERVERS[0].acces: there is no such option."),
             ({**TABLE, "access": "SeCrEt"}, "UVS_HOMESERVERS[0].access: input should be 'synapse-admin'"),
             ({**TABLE, "access_token": "Se CrEt"}, "UVS_HOMESERVERS[0].access_token: must consist of visible ASCII"),
-            ({**TABLE, "server_name": "@SeCrEt"}, "UVS_HOMESERVERS[0].server_name: has a server name that is not"),
+            ({**TABLE, "server_name": "@SeCrEt"}, "UVS_HOMESERVERS[0].server_name: must be a host name"),
             ({**TABLE, "authoritative_for": "Se CrEt"}, "UVS_HOMESERVERS[0].authoritative_for: has a pattern that is"),
             ({**TABLE, "access_token_file": "/SeCr"}, "UVS_HOMESERVERS[0]: access_token_file: access_token is set"),
             (

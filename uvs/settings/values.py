@@ -64,7 +64,10 @@ def _parse_server_name(value: object) -> object:
     """Accept a server name, and nothing from which pydantic would make one without parsing it."""
     if not isinstance(value, str | None):
         raise ValueError("must be text")  # noqa: TRY004 - what pydantic turns into a validation error
-    return value and ServerName.parse(value)
+    try:
+        return value and ServerName.parse(value)
+    except InvalidIdentifier:
+        raise ValueError("must be a host name or an IP address, with a port or without, and nothing else") from None
 
 
 def _parse_number(value: object) -> object:
