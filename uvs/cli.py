@@ -152,7 +152,7 @@ _EXPORTS = {
         'Now add "{}" to plugin_paths in the Prosody configuration.',
     ),
     "export-synapse-module": _Export(
-        "the module",
+        "the Synapse module",
         "synapse_module",
         "*.py",
         "Synapse's Python path",
@@ -193,7 +193,8 @@ Now
          app_service_config_files: ["{file.resolve()}"]
          experimental_features: {{msc4502_enabled: true}}
   3. restart Synapse;
-  4. give uvs UVS_HOMESERVER_ACCESS=msc4502 and UVS_ACCESS_TOKEN_FILE={token.resolve()}, and ask `uvs check`.""")
+  4. put {token.name} where uvs reads its access token (docs/homeserver-access.md), set UVS_HOMESERVER_ACCESS=msc4502,
+     restart uvs, and ask `uvs check`.""")
     return 0
 
 
