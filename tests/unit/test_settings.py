@@ -664,10 +664,13 @@ class TestSeveralHomeservers:
         (line,) = mistakes(read, **variables)
         assert line.startswith("UVS_HOMESERVERS: the same server_name stands there twice")
 
-    def test_what_belongs_to_the_short_form_does_not_stand_alone(self, read: Read) -> None:
+    def test_what_belongs_to_the_short_form_does_not_stand_alone(self, read: Read, tmp_path: Path) -> None:
         variables = {"UVS_HOMESERVERS": json.dumps([TABLE]), "UVS_HOMESERVER_URL": None}
         (line,) = mistakes(read, **variables)
         assert line.startswith("UVS_ACCESS_TOKEN: belongs to UVS_HOMESERVER_URL, which is not set")
+        (tmp_path / "secret").write_text(SECRET)
+        (line,) = mistakes(read, **variables, UVS_ACCESS_TOKEN=None, UVS_ACCESS_TOKEN_FILE=str(tmp_path / "secret"))
+        assert line.startswith("UVS_ACCESS_TOKEN_FILE: belongs to UVS_HOMESERVER_URL, which is not set")
 
     def test_the_server_name_is_the_first_ones(self, read: Read) -> None:
         variables = {"UVS_HOMESERVERS": json.dumps([TABLE]), "UVS_HOMESERVER_URL": None, "UVS_ACCESS_TOKEN": None}

@@ -134,16 +134,19 @@ def _require(environ: Mapping[str, str], table: Mapping[str, Any], mistakes: lis
     """One homeserver there must be, and what belongs to it. Looked for before anything is parsed, so that it is
     reported together with the rest."""
 
-    def given(field: str) -> bool:
+    def given(field: str) -> str | None:
+        """How it is called where it is given."""
         name = PREFIX + field.upper()
-        return bool(environ.get(name) or (field in SECRETS and environ.get(f"{name}_FILE")) or field in table)
+        if field in SECRETS and environ.get(f"{name}_FILE"):
+            return f"{name}_FILE"
+        return name if environ.get(name) or field in table else None
 
     if given("homeservers") and not given("homeserver_url"):
         mistakes += [
-            f"{PREFIX}{field.upper()}: belongs to UVS_HOMESERVER_URL, which is not set; write it into the table of its "
-            "homeserver."
-            for field in ("access_token", "federation_url", "homeserver_access")
-            if given(field)
+            f"{name}: belongs to UVS_HOMESERVER_URL, which is not set; write it into the table of its homeserver, or "
+            "set that."
+            for name in map(given, ("access_token", "federation_url", "homeserver_access"))
+            if name
         ]
         return
     for field in ("homeserver_url", "access_token"):
