@@ -272,6 +272,10 @@ BAD_URLS = {
         "http://[1.2.3.4]",
         "http://\u2100.example",
     ],
+    "must have no /_matrix at the end": [
+        "https://matrix.example/_matrix",
+        "https://matrix.example/prefix/_matrix/client/SeCrEt/",
+    ],
     "must not contain spaces, \\ % ? #, or a host name that is not in ASCII (use its xn-- form)": [
         "http://a/?token=SeCrEt",
         "http://a?",

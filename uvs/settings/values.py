@@ -34,6 +34,8 @@ def _parse_url(value: object) -> object:
         raise ValueError("must not contain spaces, \\ % ? #, or a host name that is not in ASCII (use its xn-- form)")
     if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.hostname or "") or not port_is_good:
         raise ValueError("must start with http:// or https:// and name a host")
+    if "_matrix" in url.path.split("/"):
+        raise ValueError("must have no /_matrix at the end")
     return value.rstrip("/")
 
 
