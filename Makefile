@@ -59,7 +59,7 @@ lint: venv synapse prosody tools ## ruff, mypy, import-linter, luacheck, shellch
 fuzz-short: parts ## Some thousand inputs to every parser of what others write
 	@$(PYTEST) tests/fuzz
 
-fuzz: parts ## A million to each, an hour or two (TARGETS="…", UVS_FUZZ_RUNS, UVS_FUZZ_SEED, UVS_FUZZ_JOBS)
+fuzz: parts ## A million to each, hours (TARGETS="…", UVS_FUZZ_RUNS, UVS_FUZZ_SEED, UVS_FUZZ_JOBS)
 	@nice -n 19 $(RUN)python -m tests.fuzz $(TARGETS)
 
 bench: venv ## Measure the service against a stub homeserver
