@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,6 +13,7 @@ import httpcore
 import pytest
 
 from tests.parts.dns_server import DnsServer
+from tests.parts.forward_proxy import Proxy, proxying
 from tests.unit.strangers import Asked, Internet, Stranger, hang, listening, says
 from uvs.net.answers import Answer
 from uvs.net.calls import Call, Failed, Outcome
@@ -199,63 +198,6 @@ class TestSeveralAddresses:
         nobodies = [Stranger(net.address(), stranger.port, hang) for _ in range(MAX_ADDRESSES)]
         assert await failure(net.client, at(*nobodies, stranger)) is Outcome.UNREACHABLE
         assert (await ask(net.client, at(*nobodies[1:], stranger))).status == 200
-
-
-@dataclass
-class Proxy:
-    """A forward proxy. `status` is what it answers to `CONNECT`, where it does not connect."""
-
-    status: int | None = None
-    heads: list[str] = field(default_factory=list)
-    url: str = ""
-
-
-@asynccontextmanager
-async def proxying(proxy: Proxy) -> AsyncIterator[Proxy]:
-    tasks = set()
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        proxy.heads.append(head)
-        if proxy.status == 0:
-            await asyncio.Event().wait()
-        if proxy.status is not None:
-            writer.write(f"HTTP/1.1 {proxy.status} -\r\nContent-Length: 0\r\n\r\n".encode())
-            return
-        host, _, port = head.split(" ")[1].rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        try:
-            await asyncio.gather(pipe(reader, far_writer), pipe(far_reader, writer))
-        finally:
-            far_writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                await connect(reader, writer)
-            finally:
-                writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class TestTheOperatorsProxy:
