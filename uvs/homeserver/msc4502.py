@@ -48,7 +48,7 @@ class _Member(msgspec.Struct):
     membership: str
 
 
-class _Creation(msgspec.Struct):
+class _Event(msgspec.Struct):
     sender: str
     content: msgspec.Raw
 
@@ -152,18 +152,22 @@ class Msc4502(ClientApi):
         return answer.body.membership == "join"
 
     async def _power_levels(self, room_id: RoomID) -> PowerLevels:
-        answer = await self._state(room_id, "m.room.power_levels", expect=msgspec.Raw, answers={404})
+        answer = await self._event(room_id, "m.room.power_levels", answers={404})
         if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
             return PowerLevels.read(None)
         if answer.body is None:
             raise answer.unexpected()
-        return PowerLevels.read(read_content(answer.body))
+        return PowerLevels.read(read_content(answer.body.content))
 
     async def _creation(self, room_id: RoomID) -> RoomCreation:
-        answer = await self._state(room_id, "m.room.create", expect=_Creation, params={"format": "event"})
+        answer = await self._event(room_id, "m.room.create")
         if answer.body is None:
             raise answer.unexpected()
         return RoomCreation.read(answer.body.sender, read_content(answer.body.content))
+
+    async def _event(self, room_id: RoomID, event_type: str, answers: Collection[int] = ()) -> Answer[_Event]:
+        """The whole event: of its content alone, which its author wrote as they liked, nothing tells that it is one."""
+        return await self._state(room_id, event_type, expect=_Event, params={"format": "event"}, answers=answers)
 
     async def _state(  # noqa: PLR0913 - one call and its bounds
         self,
