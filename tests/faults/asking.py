@@ -12,6 +12,9 @@ from typing import Any
 from tests.parts import issued
 from tests.parts.faulty_homeserver import room_of, token_of
 
+NO, YES = 0, 1
+"""What can be told of a person, in place of a status. All else is a status."""
+
 PATIENCE = 120.0
 """Seconds until a test gives up. What is asserted is shorter."""
 
@@ -34,6 +37,11 @@ class Answer:
     def no(self) -> bool:
         """Said of a person: not joined, or no valid token."""
         return self.status == 200 and not self.yes
+
+    @property
+    def told(self) -> int:
+        """YES, NO, or its status."""
+        return int(self.yes) if self.status == 200 else self.status
 
     @property
     def level(self) -> object:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.parts.faulty_homeserver import Exchange, Fault, head, whole
+from tests.faults.asking import NO, YES
+from tests.parts.faulty_homeserver import OWN_MEMBERSHIP, USERINFO, WELL_KNOWN, Exchange, Fault, head, whole
 
 UPSTREAM_FAILED: Final = 502
 BUSY: Final = 503
@@ -21,7 +22,8 @@ _PIECE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A fault, what has to come of it, and how long to wait before asking again, if that is said."""
+    """A fault, what has to come of it (a status, NO or YES), and how long to wait before asking again, if that is
+    said."""
 
     fault: Fault
     status: int = UPSTREAM_FAILED
@@ -229,3 +231,25 @@ STATUS: Mapping[str, Case] = {
 }
 
 EVERY: Mapping[str, Case] = {**CONNECTION, **SIZE, **NO_HTTP, **BODY, **STATUS}
+
+STRANGERS: Final = "stranger's"
+"""A way in besides those to the operator's own homeservers."""
+
+# What is different in one way in, and why.
+_DIFFERENT: Mapping[tuple[str, str, str], int] = {
+    # Some homeservers answer so to a token that they do not know; and no credential of ours can be the reason.
+    (STRANGERS, USERINFO, "forbidden"): NO,
+    # The guard ends the call where an interim answer comes, and does not wait for what may come after it.
+    (STRANGERS, USERINFO, "100-continue-for-ever"): UPSTREAM_FAILED,
+    (STRANGERS, USERINFO, "103-early-hints-then-nothing"): UPSTREAM_FAILED,
+    # So Synapse says that our own user may not see the room: who is joined is known, and their level is not.
+    ("msc4502", OWN_MEMBERSHIP, "forbidden"): YES,
+}
+
+
+def case_of(way: str, call: str, fault: str) -> Case:
+    """What has to come of the fault there: what EVERY says, unless there is a good reason."""
+    if call == WELL_KNOWN:  # the specification then goes on without it
+        return Case(EVERY[fault].fault, YES)
+    different = _DIFFERENT.get((way, call, fault))
+    return EVERY[fault] if different is None else Case(EVERY[fault].fault, different)

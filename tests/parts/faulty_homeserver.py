@@ -1,8 +1,12 @@
 """A homeserver on real sockets that answers as none should.
 
+It answers the calls of every way in to it, and those of somebody else's service, so it is a stranger's homeserver as
+well: by which name it is called, of that server it is, except for `localhost`.
+
 Whoever asks says what will happen: a request about the person `account.hanging` (their OpenID token, their user id, or
 the room of that name) meets the fault `hanging` at the call `account`, and good answers at all others. So one service
-and one homeserver are enough for every fault at every call at once. `faults` are those that meet everybody.
+and one homeserver are enough for every fault at every call at once. Where no person can be named, the host is taken for
+one. `faults` are those that meet everybody.
 """
 
 from __future__ import annotations
@@ -28,7 +32,15 @@ SERVER_NAME = "matrix.example"
 ADMIN_TOKEN = issued.secret()
 USERINFO, ACCOUNT, JOINED_ROOMS, STATE, WHOAMI = "userinfo", "account", "joined_rooms", "state", "whoami"
 CHAIN = (USERINFO, ACCOUNT, JOINED_ROOMS, STATE)
-"""The calls of one verification."""
+"""The calls of one verification, with an administrator's token."""
+IS_HERE, IS_JOINED, OWN_MEMBERSHIP, POWER_LEVELS = "is_here", "is_joined", "own_membership", "power_levels"
+MODULE, WELL_KNOWN = "module", "well-known"
+CHAINS = {
+    "synapse-admin": CHAIN,
+    "msc4502": (USERINFO, IS_HERE, IS_JOINED, OWN_MEMBERSHIP, POWER_LEVELS),
+    "synapse-module": (MODULE,),
+}
+"""By way in."""
 
 LEVEL = 50
 """Everybody's, in every room."""
@@ -37,11 +49,17 @@ _CALLS = {
     "openid/userinfo": USERINFO,
     "account/whoami": WHOAMI,
     "/joined_rooms": JOINED_ROOMS,
+    "/state/m.room.member": OWN_MEMBERSHIP,
+    "/state/m.room.power_levels": POWER_LEVELS,
     "/state": STATE,
     "/admin/v2/users/": ACCOUNT,
+    "/is_joined?server_name": IS_HERE,
+    "/is_joined?mxid": IS_JOINED,
+    "/uvs/v1/verify": MODULE,
+    "well-known": WELL_KNOWN,
 }
 _PIECE = 64 * 1024
-_PERSON = re.compile(r"(?:access_token=openid-|@|!)([a-z0-9_.-]+)")
+_PERSON = re.compile(r"(?:\bopenid-|@|!)([a-z0-9_.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,7 @@ class Exchange:
         for start in range(0, len(raw), _PIECE):
             self.writer.write(raw[start : start + _PIECE])
             await self.writer.drain()
+            await asyncio.sleep(0)  # others are served as well, however fast the other side reads
 
     async def wait_for_the_end(self) -> None:
         """Until the other side has had enough."""
@@ -79,20 +98,28 @@ Fault = Callable[[Exchange], Awaitable[None]]
 
 def body_of(call: str, person: str, server_name: str = SERVER_NAME) -> dict[str, Any]:
     """The good answer. `server_name` is the homeserver's own."""
-    match call:
-        case "userinfo":
-            return {"sub": f"@{person}:{server_name}"}
-        case "whoami":
-            return {"user_id": f"@admin:{server_name}"}
-        case "account":
-            return {"name": f"@{person}:{SERVER_NAME}", "deactivated": False, "locked": False}
-        case "joined_rooms":
-            return {"joined_rooms": [] if person.startswith("visitor") else [room_of(person)], "total": 1}
-        case "state":
-            content = {"users_default": LEVEL, "users": {f"@admin:{SERVER_NAME}": 100}, "events": {"m.room.name": 50}}
-            event = {"type": "m.room.power_levels", "state_key": "", "sender": f"@admin:{SERVER_NAME}"}
-            return {"state": [{**event, "content": content}]}
-    raise AssertionError(call)
+    joined = not person.startswith("visitor")
+    admin = f"@admin:{SERVER_NAME}"
+    levels = {"users_default": LEVEL, "users": {admin: 100}, "events": {"m.room.name": 50}}
+    event = {"type": "m.room.power_levels", "state_key": "", "sender": admin, "content": levels}
+    account = {"deactivated": False, "locked": False}
+    user_id = f"@{person}:{server_name}"
+    room = {"joined": joined, "power_levels": levels, "creation": {"sender": admin, "content": {}}}
+    facts = {"server_name": server_name, "user_id": user_id if person else None, "account": account, "room": room}
+    answers: dict[str, dict[str, Any]] = {
+        USERINFO: {"sub": user_id},
+        WHOAMI: {"user_id": f"@admin:{server_name}"},
+        ACCOUNT: {"name": f"@{person}:{SERVER_NAME}", **account},
+        JOINED_ROOMS: {"joined_rooms": [room_of(person)] if joined else [], "total": 1},
+        STATE: {"state": [event]},
+        IS_HERE: {"joined": True},
+        IS_JOINED: {"joined": joined},
+        OWN_MEMBERSHIP: {"membership": "join"},
+        POWER_LEVELS: event,
+        MODULE: facts,
+        WELL_KNOWN: {"m.server": server_name},
+    }
+    return answers[call]
 
 
 def token_of(person: str) -> str:
@@ -221,13 +248,17 @@ class FaultyHomeserver:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection is good for more."""
-        request = unquote((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
-        target = request.split(" ", 2)[1]
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n"))}
+        target = unquote(head.split(" ", 2)[1])
+        question = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
         call = next(call for part, call in _CALLS.items() if part in target)
         self.asked[call] += 1
-        found = _PERSON.search(target)
-        person = found[1] if found else ""
-        exchange = Exchange(call, person, json.dumps(body_of(call, person, self.server_name)).encode(), reader, writer)
+        host = headers["host"]
+        server_name = self.server_name if host.startswith("localhost:") else host
+        found = _PERSON.search(question.get("token") or question.get("user_id", "") if call == MODULE else target)
+        person = found[1] if found else host if call == WELL_KNOWN else ""
+        exchange = Exchange(call, person, json.dumps(body_of(call, person, server_name)).encode(), reader, writer)
         # `call.fault`, and possibly more that tells people with the same fault apart.
         wish = person.split(".")
         fault = self.faults.get(call) or (self.known.get(wish[1]) if len(wish) > 1 and wish[0] == call else None)
@@ -236,9 +267,9 @@ class FaultyHomeserver:
             return False
         if self.delay:
             await asyncio.sleep(self.delay)
-        if call == USERINFO:
-            good = found is not None
+        if call in {USERINFO, WELL_KNOWN}:
+            good = bool(person)
         else:
-            good = not self.revoked and f"authorization: bearer {ADMIN_TOKEN.lower()}\r\n" in request.lower()
+            good = not self.revoked and headers.get("authorization") == f"Bearer {ADMIN_TOKEN}"
         await exchange.send(whole(exchange.body) if good else whole({"errcode": "M_UNKNOWN_TOKEN"}, 401))
         return True
