@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults.asking import NO, YES
-from tests.parts.faulty_homeserver import OWN_MEMBERSHIP, USERINFO, WELL_KNOWN, Exchange, Fault, head, whole
+from tests.parts.faulty_homeserver import OWN_MEMBERSHIP, USERINFO, WELL_KNOWN, Exchange, Fault, head, token_of, whole
 
 UPSTREAM_FAILED: Final = 502
 BUSY: Final = 503
@@ -95,7 +95,7 @@ async def close(_: Exchange) -> None:
 
 
 async def redirect_for_ever(exchange: Exchange) -> None:
-    await exchange.send(whole({}, 302, Location=f"/{exchange.call}?access_token=openid-{exchange.person}"))
+    await exchange.send(whole({}, 302, Location=f"/{exchange.call}?access_token={token_of(exchange.person)}"))
 
 
 async def without_length(exchange: Exchange) -> None:

@@ -64,6 +64,7 @@ async def ways(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[W
             dns.add_service(f"_matrix-fed._tcp.{name}", name, stranger.port)
         async with own, stranger, proxying(Proxy(ports={443: stranger.port})) as proxy, AsyncExitStack() as services:
             federation = {
+                "UVS_LOG_LEVEL": "debug",  # all that there is to say is looked through for tokens
                 "UVS_FEDERATION": "on",
                 "UVS_CA_FILE": str(authority.write(directory / "ca.pem")),
                 "UVS_ALLOWED_NETWORKS": "127.0.0.0/8",

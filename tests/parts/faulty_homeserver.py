@@ -59,7 +59,9 @@ _CALLS = {
     "well-known": WELL_KNOWN,
 }
 _PIECE = 64 * 1024
-_PERSON = re.compile(r"(?:\bopenid-|@|!)([a-z0-9_.-]+)")
+_TOKEN = issued.secret()
+"""What every OpenID token here begins with, so that it is noticed where a part of one is told to anybody."""
+_PERSON = re.compile(rf"(?:\b{_TOKEN}-|@|!)([a-z0-9_.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def body_of(call: str, person: str, server_name: str = SERVER_NAME) -> dict[str,
 
 def token_of(person: str) -> str:
     """An OpenID token of theirs. A stranger's is any other."""
-    return f"openid-{person}"
+    return f"{_TOKEN}-{person}"
 
 
 def room_of(person: str) -> str:
