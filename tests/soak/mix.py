@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.faults.asking import NotOneAnswerError, exchange, question, request
-from tests.faults.faults import BODY, CONNECTION, NO_HTTP, SIZE, STATUS, TOO_LATE, Case
+from tests.faults.asking import NO, YES, NotOneAnswerError, exchange, question, request
+from tests.faults.faults import BODY, CONNECTION, NO_HTTP, STATUS, TOO_LATE, case_of
 from tests.parts import issued
-from tests.parts.faulty_homeserver import CHAIN, SERVER_NAME
+from tests.parts.faulty_homeserver import SERVER_NAME
 
 AUTH_TOKEN = issued.secret()
 DEADLINE = 3.0
@@ -23,11 +23,11 @@ DEADLINE = 3.0
 LATE = 1.0
 """Seconds after the deadline within which an answer is there."""
 
-_FAULTS: dict[str, Case] = {
-    name: case
+_FAULTS = [
+    name
     for name, case in {**CONNECTION, **NO_HTTP, **BODY, **STATUS}.items()
     if case.status != TOO_LATE  # those have a share of their own
-}
+]
 _SLOW = [name for name, case in CONNECTION.items() if case.status == TOO_LATE]
 _LARGE = ["300-mb", "300-mb-of-gzip", "10000-headers", "300-mb-header"]
 
@@ -52,12 +52,24 @@ def _authorized(raw: bytes) -> bytes:
     return raw.replace(b"\r\n", f"\r\nAuthorization: Bearer {AUTH_TOKEN}\r\n".encode(), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Whose people are asked about: `share` of them, and at which of the `calls` for them there may be a fault."""
+
+    name: str
+    server_name: str
+    way: str
+    calls: tuple[str, ...]
+    share: int
+
+
 @dataclass
 class Mix:
     """Asks the service on `port`. `counts` says how often what came."""
 
     port: int
     random: random.Random
+    homes: list[Home]
     counts: Counter[str] = field(default_factory=Counter)
 
     async def one(self) -> None:
@@ -77,35 +89,41 @@ class Mix:
         [kind] = self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])
         self.counts[await kind()] += 1
 
-    async def _ask(self, person: str, *, room: str | None = None) -> int:
-        """200 and yes is 1, 200 and no is 0, and all else its status."""
+    async def _ask(self, person: str, *, room: str | None = None, home: Home | None = None) -> int:
+        """What was told."""
         began = time.monotonic()
-        raw = _authorized(request("/verify/user_in_room", question(person, room=room)))
+        server_name = None if home is None else home.server_name
+        raw = _authorized(request("/verify/user_in_room", question(person, room=room, server_name=server_name)))
         answer = await exchange(self.port, raw)
         if time.monotonic() - began > DEADLINE + LATE:
             raise WrongAnswerError(f"{person}: only after {answer.seconds:.1f} s")
-        return int(answer.yes) if answer.status == 200 else answer.status
+        return answer.told
 
-    async def _expect(self, what: str, person: str, *allowed: int, room: str | None = None) -> str:
-        told = await self._ask(person, room=room)
+    async def _expect(self, what: str, home: Home, person: str, *allowed: int, room: str | None = None) -> str:
+        told = await self._ask(person, room=room, home=home)
+        what = f"{what} of {home.name}"
         # Where all are busy with large answers, whoever comes is told to come again.
         if told not in {*allowed, 503, TOO_LATE}:
             raise WrongAnswerError(f"{what}: {person}: {told}")
         return what if told in allowed else f"{what} (asked to come again)"
 
+    def _home(self) -> Home:
+        return self.random.choices(self.homes, [home.share for home in self.homes])[0]
+
     async def is_well(self) -> bool:
-        """Whether a member is verified, now that nobody else asks."""
-        return await self._ask("member") == 1
+        """Whether a member of each is verified, now that nobody else asks."""
+        return all([await self._ask("member", home=home) == YES for home in self.homes])
 
     async def _member(self) -> str:
-        return await self._expect("member", f"member-{self.random.randrange(1000)}", 1)
+        return await self._expect("member", self._home(), f"member-{self.random.randrange(1000)}", YES)
 
     async def _visitor(self) -> str:
-        return await self._expect("visitor", f"visitor-{self.random.randrange(1000)}", 0)
+        return await self._expect("visitor", self._home(), f"visitor-{self.random.randrange(1000)}", NO)
 
     async def _bad_token(self) -> str:
         # Upper case, which no token has here.
-        return await self._expect("bad token", f"NOBODY-{self.random.randrange(1000)}", 0, room=f"!a:{SERVER_NAME}")
+        person = f"NOBODY-{self.random.randrange(1000)}"
+        return await self._expect("bad token", self._home(), person, NO, room=f"!a:{SERVER_NAME}")
 
     async def _malformed(self) -> str:
         raw, status = self.random.choice(_MALFORMED + _HEALTH)
@@ -121,15 +139,18 @@ class Mix:
         return "stranger"
 
     async def _fault(self) -> str:
-        name = self.random.choice(list(_FAULTS))
-        return await self._expect("fault", f"{self.random.choice(CHAIN)}.{name}", *_FAULTS[name].statuses)
+        return await self._meet("fault", _FAULTS)
 
     async def _slow_fault(self) -> str:
-        return await self._expect("slow fault", f"{self.random.choice(CHAIN)}.{self.random.choice(_SLOW)}", TOO_LATE)
+        return await self._meet("slow fault", _SLOW)
 
     async def _large(self) -> str:
-        name = self.random.choice(_LARGE)
-        return await self._expect("large", f"{self.random.choice(CHAIN)}.{name}", *SIZE[name].statuses)
+        return await self._meet("large", _LARGE)
+
+    async def _meet(self, what: str, faults: list[str]) -> str:
+        home, fault = self._home(), self.random.choice(faults)
+        call = self.random.choice(home.calls)
+        return await self._expect(what, home, f"{call}.{fault}", *case_of(home.way, call, fault).statuses)
 
     async def _aborted(self) -> str:
         """Goes before the answer is there, in peace or not."""

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.faults import EVERY
-from tests.faults.scene import Scene, memory, peak_memory, scene
-from tests.parts.faulty_homeserver import FaultyHomeserver
-from tests.soak.mix import AUTH_TOKEN, DEADLINE, Mix
+from tests.faults.faults import EVERY, STRANGERS
+from tests.faults.scene import memory, peak_memory, serving
+from tests.parts.certificates import Authority
+from tests.parts.faulty_homeserver import (
+    ADMIN_TOKEN,
+    CHAIN,
+    JOINED_ROOMS,
+    MODULE,
+    STATE,
+    USERINFO,
+    FaultyHomeserver,
+)
+from tests.parts.service import Service
+from tests.soak.mix import AUTH_TOKEN, DEADLINE, Home, Mix
 
 AT_ONCE = 20
 _CLOSE_WAIT = "08"  # in /proc/net/tcp
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """All whom the service asks."""
+
+    first: FaultyHomeserver
+    second: FaultyHomeserver
+    stranger: FaultyHomeserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +50,10 @@ class Left:
     half_closed: int
     """Those of them whose other side has gone: nobody looks after them."""
     threads: int
-    upstream: int
-    """Connections that the homeserver has open."""
+    upstream: tuple[int, int]
+    """Connections that each of our homeservers has open."""
+    strangers: int
+    """And the stranger's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +68,41 @@ class Result:
 
 async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str], None] = lambda _: None) -> Result:
     """`say` is told of the progress. Raises what a Mix does."""
-    homeserver = FaultyHomeserver({name: case.fault for name, case in EVERY.items()})
-    options = {"UVS_AUTH_TOKEN": AUTH_TOKEN, "UVS_LOG_LEVEL": "error", "UVS_REQUEST_TIMEOUT": f"{DEADLINE:g}"}
-    async with scene(directory, homeserver, options=options) as here:
-        mix = Mix(here.port, random.Random(seed))  # noqa: S311 - to be repeated, not to be secret
+    faults, authority = {name: case.fault for name, case in EVERY.items()}, Authority()
+    here = Here(
+        FaultyHomeserver(faults),
+        FaultyHomeserver(faults, server_name="second.example"),
+        FaultyHomeserver(faults, tls=authority.server("127.0.0.1")),
+    )
+    homes = [
+        Home("our own", here.first.server_name, "synapse-admin", CHAIN, 6),
+        Home("our second", here.second.server_name, "synapse-module", (MODULE, JOINED_ROOMS, STATE), 2),
+        Home("a stranger's", f"127.0.0.1:{here.stranger.port}", STRANGERS, (USERINFO,), 2),
+    ]
+    second = {"server_name": homes[1].server_name, "url": here.second.url, "access": homes[1].way}
+    options = {
+        "UVS_AUTH_TOKEN": AUTH_TOKEN,
+        "UVS_LOG_LEVEL": "error",
+        "UVS_REQUEST_TIMEOUT": f"{DEADLINE:g}",
+        "UVS_HOMESERVERS": json.dumps([second | {"access_token": ADMIN_TOKEN}]),
+        "UVS_FEDERATION": "on",
+        "UVS_CA_FILE": str(authority.write(directory / "ca.pem")),
+        "UVS_ALLOWED_NETWORKS": "127.0.0.0/8",
+    }
+    async with here.first, here.second, here.stranger, serving(directory, here.first.url, options=options) as service:
+        mix = Mix(service.port, random.Random(seed), homes)  # noqa: S311 - to be repeated, not to be secret
         try:
-            return await _soak(here, mix, requests, say)
+            await _ask(mix, requests // 10, say)
+            warm = await _left(service, here, mix)
+            say(f"warm: {warm}")
+            await _ask(mix, requests - requests // 10, say)
+            end = await _left(service, here, mix)
+            say(f"end: {end}")
+            return Result(warm, end, peak_memory(service), mix.counts, service.log_text())
         except BaseException:
-            process = here.service.process
+            process = service.process
             say(f"service {'runs' if process.running else 'has ended'}; its log: {process.log_text()[-2000:]}")
             raise
-
-
-async def _soak(here: Scene, mix: Mix, requests: int, say: Callable[[str], None]) -> Result:
-    await _ask(mix, requests // 10, say)
-    warm = await _left(here, mix)
-    say(f"warm: {warm}")
-    await _ask(mix, requests - requests // 10, say)
-    end = await _left(here, mix)
-    say(f"end: {end}")
-    return Result(warm, end, peak_memory(here.service), mix.counts, here.service.log_text())
 
 
 async def _ask(mix: Mix, requests: int, say: Callable[[str], None]) -> None:
@@ -85,19 +122,21 @@ async def _ask(mix: Mix, requests: int, say: Callable[[str], None]) -> None:
             workers.create_task(worker())
 
 
-async def _left(here: Scene, mix: Mix) -> Left:
+async def _left(service: Service, here: Here, mix: Mix) -> Left:
     await asyncio.sleep(DEADLINE + 0.5)  # for whoever was left by a client that has gone
     well = await mix.is_well()  # with which connections are let go that the homeserver has closed meanwhile
-    return await asyncio.to_thread(_look, here, well=well)
+    return await asyncio.to_thread(_look, service, here, well=well)
 
 
-def _look(here: Scene, *, well: bool) -> Left:
-    process = Path(f"/proc/{here.service.process.pid}")
+def _look(service: Service, here: Here, *, well: bool) -> Left:
+    process = Path(f"/proc/{service.process.pid}")
     sockets = {inode for descriptor in (process / "fd").iterdir() if (inode := _socket(descriptor))}
     lines = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
     half_closed = [columns for columns in lines if columns[3] == _CLOSE_WAIT and columns[9] in sockets]
     threads = list((process / "task").iterdir())
-    return Left(well, memory(here.service), len(sockets), len(half_closed), len(threads), here.homeserver.connections)
+    upstream = here.first.connections, here.second.connections
+    held = memory(service)
+    return Left(well, held, len(sockets), len(half_closed), len(threads), upstream, here.stranger.connections)
 
 
 def _socket(descriptor: Path) -> str | None:

@@ -20,9 +20,10 @@ def assert_nothing_is_left(result: Result) -> None:
     assert put_off < result.counts.total() / 10
     assert result.end.megabytes - result.warm.megabytes < MOST_GROWTH_MB
     assert result.peak_megabytes < 200
-    # The socket that listens, the event loop's own pair, and idle connections to the homeserver.
-    assert result.end.sockets <= 3 + result.end.upstream
-    assert result.end.upstream <= MAX_CONNECTIONS
+    # The socket that listens, the event loop's own pair, and idle connections to our homeservers.
+    assert result.end.sockets <= 3 + sum(result.end.upstream)
+    assert max(result.end.upstream) <= MAX_CONNECTIONS
+    assert result.end.strangers == 0
     assert result.end.half_closed == 0
     assert result.end.threads <= result.warm.threads + 1
     assert "Defect" not in result.log
@@ -31,5 +32,8 @@ def assert_nothing_is_left(result: Result) -> None:
 
 async def test_a_mixture_of_everything_leaves_nothing_behind(tmp_path: Path) -> None:
     result = await soak(tmp_path, 1200, seed=1)
-    assert set(result.counts) >= {"member", "visitor", "bad token", "fault", "slow fault", "large", "aborted"}
+    kinds = ["member", "visitor", "bad token", "fault"]
+    homes = ["our own", "our second", "a stranger's"]
+    asked = {f"{kind} of {home}" for kind in kinds for home in homes}
+    assert set(result.counts) >= asked | {"slow fault of our own", "large of our own", "aborted"}
     assert_nothing_is_left(result)
