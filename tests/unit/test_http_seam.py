@@ -368,6 +368,20 @@ class TestFaults:
 
 
 class TestConnections:
+    async def test_where_another_server_has_all_of_them_one_makes_room(self) -> None:
+        async with (
+            serving(writes(ok(b'{"a": 1}'))) as one,
+            serving(writes(ok(b'{"b": 2}'))) as other,
+            open_client(timeout=5, most=2) as client,
+        ):
+            for _ in range(3):
+                assert [answer.body for answer in await asyncio.gather(*(ask(client, one.url) for _ in range(9)))] == [
+                    {"a": 1}
+                ] * 9
+                assert (await ask(client, other.url)).body == {"b": 2}
+            assert one.connections <= 4
+            assert other.connections <= 3
+
     async def test_one_is_used_again(self) -> None:
         async with serving(writes(ok(b"{}"))) as raw, open_client(timeout=5) as client:
             for _ in range(3):

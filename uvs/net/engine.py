@@ -50,6 +50,39 @@ class Pool(httpcore.AsyncConnectionPool):
             socket_options=self._socket_options,
         )
 
+    def _assign_requests_to_connections(self) -> list[httpcore.AsyncConnectionInterface]:
+        """As the engine does it, which counts all connections anew at each of them: where there are a hundred, that is
+        most of the service's work, so that there are soon a hundred. Returns those that are to be closed."""
+        kept: list[httpcore.AsyncConnectionInterface] = []
+        closing: list[httpcore.AsyncConnectionInterface] = []
+        count = len(self._connections)
+        for connection in self._connections:
+            if connection.is_closed():
+                count -= 1
+            elif connection.has_expired() or (count > self._max_keepalive_connections and connection.is_idle()):
+                closing.append(connection)
+                count -= 1
+            else:
+                kept.append(connection)
+        waiting = [request for request in self._requests if request.is_queued()]
+        free = [connection for connection in kept if connection.is_available()] if waiting else []
+        for request in waiting:
+            origin = request.request.url.origin
+            found = next((connection for connection in free if connection.can_handle_request(origin)), None)
+            if found is not None:
+                free.remove(found)
+            else:
+                if len(kept) >= self._max_connections:
+                    if not free:
+                        break
+                    closing.append(free.pop())  # it leads elsewhere
+                    kept.remove(closing[-1])
+                found = self.create_connection(origin)
+                kept.append(found)
+            request.assign_to_connection(found)
+        self._connections = kept
+        return closing
+
 
 class Transport(httpx.AsyncHTTPTransport):
     """The way to one homeserver, with up to `most` connections."""
