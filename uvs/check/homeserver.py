@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Inspectable
 from uvs.homeserver.ways_in import WAYS_IN, Access
 from uvs.net.calls import Call
+from uvs.net.dates import read_date
 from uvs.net.http import HttpClient
 from uvs.settings import OwnHomeserver
 
@@ -152,7 +152,7 @@ def _compare_version(group: Group, access: Access, server: _Server | None) -> No
 
 def _compare_clock(group: Group, date: str | None, now: float) -> None:
     try:
-        apart = now - parsedate_to_datetime(date or "").timestamp()
+        apart = now - read_date(date or "")
     except ValueError:
         group.warn("clock", "See whether both machines set their clocks by NTP.", "the homeserver's answer has no date")
         return

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
 import httpx
@@ -18,6 +17,7 @@ import msgspec
 
 from uvs.errors import CannotTell, Overloaded
 from uvs.net.calls import Failed, Outcome
+from uvs.net.dates import read_date
 
 MAX_BUFFERED = 24 * 1024 * 1024
 """Bytes of answers of one homeserver held at once, unless it is given less: a thousand large ones must not fill the
@@ -147,6 +147,6 @@ def _retry_after(response: httpx.Response) -> int:
     if value.isascii() and value.isdigit():
         seconds = int(value[:10])
     elif value:
-        with suppress(ValueError, OverflowError):
-            seconds = math.ceil(parsedate_to_datetime(value).timestamp() - time.time())
+        with suppress(ValueError):
+            seconds = math.ceil(read_date(value) - time.time())
     return max(1, min(_MAX_RETRY_AFTER, seconds))

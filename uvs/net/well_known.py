@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 
 import httpx
 import msgspec
@@ -20,6 +19,7 @@ from uvs.matrix.identifiers import InvalidIdentifier, ServerName
 from uvs.net.answers import Answer
 from uvs.net.cache import Cache, tell_nobody
 from uvs.net.calls import Call
+from uvs.net.dates import read_date
 from uvs.net.destination import Addresses, Destination, Step, Tell, get
 from uvs.net.hosts import parse_host
 from uvs.net.http import HttpClient
@@ -207,6 +207,6 @@ def _number(text: str) -> float:
 def _between(start: str, end: str) -> float:
     """Seconds between two dates of the same clock, the server's: ours may be wrong. What is no date has passed."""
     try:
-        return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
-    except (ValueError, TypeError, IndexError, OverflowError):
+        return read_date(end) - read_date(start)
+    except ValueError:
         return 0.0
