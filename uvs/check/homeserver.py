@@ -25,7 +25,7 @@ FAR_APART_SECONDS = 300
 CREDENTIAL, VERIFIED = "what the credential may do", "an OpenID token is verified"
 
 _LIMIT = 64 * 1024
-_NUMBERS = re.compile(r"(\d{1,4})\.(\d{1,6})(?:\.\d+)?\S*", re.ASCII)
+_NUMBERS = re.compile(r"(\d{1,4})\.(\d{1,6})(?!\d)\S*", re.ASCII)
 
 
 class _Versions(msgspec.Struct):

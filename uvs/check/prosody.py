@@ -7,13 +7,13 @@ import secrets
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from uvs.check.reach import reach
 from uvs.check.rows import Group
-from uvs.check.web import ask
+from uvs.check.web import Reply, ask
 from uvs.errors import CannotTell
 from uvs.net.tls import trust
 
@@ -41,6 +41,10 @@ async def check_prosody(group: Group, url: str, ca_file: Path | None, *, now: Ca
             outcomes[row] = await _ASKS[row](trust(ca_file), place)
         except CannotTell as error:
             outcomes[row] = error
+    _add_rows(group, outcomes)
+
+
+def _add_rows(group: Group, outcomes: Mapping[str, str | CannotTell]) -> None:
     one_answers = any(isinstance(outcome, str) for outcome in outcomes.values())
     for row, outcome in outcomes.items():
         if isinstance(outcome, str):
@@ -54,7 +58,10 @@ async def check_prosody(group: Group, url: str, ca_file: Path | None, *, now: Ca
 async def _ask_bosh(tls: ssl.SSLContext, url: str) -> str:
     """A request that opens no session, since it does not say with whom (XEP-0124, section 17)."""
     body = f'<body rid="{1 + secrets.randbelow(2**32)}" wait="1" hold="1" xmlns="{_BOSH_NAMESPACE}"/>'
-    reply = await ask(tls, url, headers={"Content-Type": "text/xml; charset=utf-8"}, content=body)
+    return _read_bosh(await ask(tls, url, headers={"Content-Type": "text/xml; charset=utf-8"}, content=body), url)
+
+
+def _read_bosh(reply: Reply, url: str) -> str:
     if reply.status != 200:
         raise CannotTell(f"HTTP status {reply.status}: {_where(url)}.")
     if _BOSH_NAMESPACE.encode() not in reply.body:
@@ -74,7 +81,10 @@ async def _ask_websocket(tls: ssl.SSLContext, url: str) -> str:
         "Sec-WebSocket-Protocol": "xmpp",
         "Origin": f"{parts.scheme}://{parts.netloc}",
     }
-    reply = await ask(tls, url, headers=headers)
+    return _read_websocket(await ask(tls, url, headers=headers), url, key)
+
+
+def _read_websocket(reply: Reply, url: str, key: str) -> str:
     if reply.status != 101:
         hint = (
             "; and see that the web server passes on Upgrade and Connection" if reply.status in {200, 400, 426} else ""

@@ -189,7 +189,7 @@ class _Server:
         context.verify_flags |= _NO_CHECK_TIME
         try:
             return await self.agree(context)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeDecodeError):
             return {}
 
 
@@ -203,6 +203,10 @@ async def _agree_on_tls(group: Group, row: str, server: _Server, now: Callable[[
         reason = (error.reason or "unknown").replace("_", " ").lower()
         mend = "See whether this port speaks TLS at all; if it is plain HTTP, write http:// into the URL."
         group.fail(row, mend, f"cannot be agreed on ({reason})")
+    except UnicodeDecodeError:  # it was accepted before it was read; the service does not read it
+        mend = "See for yourself when it ends (openssl s_client); the next one should have names in ASCII."
+        group.warn(row, mend, "the certificate is accepted, but a name in it is no text")
+        return True
     except (OSError, TimeoutError):
         group.fail(row, "See whether this port speaks TLS, and the server's log.", "the handshake is not answered")
     else:
@@ -222,10 +226,10 @@ def _certificate_problem(
     """What to do, and what was found."""
     clock = f"If it is not {time.strftime('%Y-%m-%d %H:%M', time.gmtime(now))} UTC, mend this machine's clock."
     if error.verify_code == _EXPIRED:
-        ended = f" on {_day_of(certificate, 'notAfter')}" if certificate else ""
+        ended = _day_of(certificate, "notAfter", " on ")
         return f"Renew it, and let the server read the new one. {clock}", f"the certificate expired{ended}"
     if error.verify_code == _NOT_YET_VALID:
-        begins = f" before {_day_of(certificate, 'notBefore')}" if certificate else ""
+        begins = _day_of(certificate, "notBefore", " before ")
         return clock, f"the certificate is not valid{begins}"
     if error.verify_code in _WRONG_NAME:
         all_names = [str(name) for _, name in certificate.get("subjectAltName", ())]
@@ -247,5 +251,10 @@ def _time_of(certificate: Mapping[str, Any], key: str) -> int:
     return ssl.cert_time_to_seconds(certificate[key])
 
 
-def _day_of(certificate: Mapping[str, Any], key: str) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(_time_of(certificate, key)))
+def _day_of(certificate: Mapping[str, Any], key: str, word: str) -> str:
+    """With the word before it; nothing where the certificate is not to be had, or Python does not read its time: X.509
+    has years that are too early for that."""
+    try:
+        return word + time.strftime("%Y-%m-%d", time.gmtime(_time_of(certificate, key)))
+    except (KeyError, ValueError):
+        return ""
