@@ -38,14 +38,14 @@ for steps; do
     (
         export TEST_LANE=$lane TEST_LANES=$#
         for step in $steps; do run "$step"; done
-    ) &
+    ) </dev/null &
     lanes+=($!) lane=$((lane + 1))
 done
 wait "${lanes[@]}"
 
 summary=$(cat "$logs"/*.sum)
-awk -v steps="$(wc -w <<<"$*")" '{ passed += $2; failed += $4 }
-    END { print passed + 0 " passed, " failed + steps - NR " failed" }' <<<"$summary" >"$logs/closing-line"  # a step without a sum has failed
+awk -v steps="$(wc -w <<<"$*")" 'NF { passed += $2; failed += $4; ended++ }
+    END { print passed + 0 " passed, " failed + steps - ended " failed" }' <<<"$summary" >"$logs/closing-line"  # a step without a sum has failed
 printf '\n%s\n\n' "$summary"
 cat "$logs/closing-line"
 [[ $(cat "$logs/closing-line") == *", 0 failed" ]]

@@ -97,7 +97,8 @@ def connect(
         guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
         return client(transport=guarded, most=most, repeat=False, budget=ByteBudget(BUFFERED_OF_OTHERS))
 
-    outbound = outbound_client(PLACES)
+    # Strangers have PLACES of its places at most. The others are for well-known documents of one's own.
+    outbound = outbound_client(PLACES + len(clients))
     resolver = DnsResolver(settings.dns_servers, clock=clock, observe=observe, tell=caches("dns"))
     addresses = Addresses(resolver, egress, observe=observe)
     well_known = WellKnown(
@@ -109,12 +110,15 @@ def connect(
     )
     discovery = Discovery(well_known, addresses, resolver)
 
-    # One's own, too, may have to be found as others find them, and must not wait for strangers then.
-    found = [outbound_client(MAX_CONNECTIONS) for _ in clients]
-    homeservers = [
-        connect_homeserver(own, client, FoundHomeservers(elsewhere, discovery))
-        for own, client, elsewhere in zip(settings.own_homeservers, clients, found, strict=True)
-    ]
+    found: list[HttpClient] = []
+    homeservers: list[Inspectable] = []
+    for own, its_client in zip(settings.own_homeservers, clients, strict=True):
+        elsewhere = None
+        if WAYS_IN[own.access].client_api and own.federation_url is None:
+            # It may have to be found as others find it, and its people must not wait for strangers then.
+            found.append(outbound_client(MAX_CONNECTIONS))
+            elsewhere = FoundHomeservers(found[-1], discovery)
+        homeservers.append(connect_homeserver(own, its_client, elsewhere))
 
     # Each of the other homeservers, and all strangers together, have a part of the places, and the default has at least
     # what is left: people of one that is slow wait, or are turned away, in its own part.

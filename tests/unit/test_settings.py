@@ -272,7 +272,7 @@ BAD_URLS = {
         "http://[1.2.3.4]",
         "http://\u2100.example",
     ],
-    "must have no /_matrix at the end": [
+    "must have no /_matrix in it": [
         "https://matrix.example/_matrix",
         "https://matrix.example/prefix/_matrix/client/SeCrEt/",
     ],

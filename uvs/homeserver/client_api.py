@@ -61,12 +61,12 @@ class ClientApi(ABC):
         federation: Federation | None = None,
     ) -> None:
         """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it. `federation` finds
-        where OpenID tokens are redeemed, where `url` has nothing for it and no `federation_url` is given."""
+        where OpenID tokens are redeemed, if that is not at `federation_url` or `url`."""
         self._client = client
         self._credential = Credential(access_token, self.credential_name, self.mends)
         self._url = url
         self._federation_url = federation_url or url
-        self._federation = federation if federation_url is None else None
+        self._federation = federation
         self._configured_name = server_name
         self._own_id: UserID | None = None
 
@@ -128,12 +128,13 @@ class ClientApi(ABC):
         unexpected = answer.unexpected(_NO_OPENID)
         if self._federation is None:
             raise unexpected
+        name = await self.server_name()
         try:
-            return await self._federation.redeem(await self.server_name(), token)
+            return await self._federation.redeem(name, token)
         except Overloaded:
             raise
         except CannotTell as error:
-            unexpected.detail = error.detail
+            unexpected.detail, unexpected.lasting = error.detail, error.lasting
             raise unexpected from None
 
     async def _get(  # noqa: PLR0913 - one call and its bounds

@@ -13,16 +13,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from uvs.errors import CannotTell, Overloaded, Refusal
-from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, read_userinfo
+from uvs.homeserver.userinfo import LIMIT, OWN_REFUSALS, PATH, WHAT, Userinfo, read_userinfo
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.net.calls import Call
 from uvs.net.destination import get
 from uvs.net.discovery import Discovery, not_found
 from uvs.net.http import HttpClient
-
-REFUSALS = frozenset({401, 403})
-"""The statuses that are a *no*, with a Matrix error code. Some homeservers answer 403 to a token they do not know."""
 
 AT_ONCE = 10
 """Calls under way to one server name. What comes beyond waits: a crowd that joins from there is served in turn."""
@@ -36,6 +33,8 @@ PLACES = 200
 
 class FoundHomeservers:
     """Implements `uvs.homeserver.Federation`. `client` goes out through a GuardedTransport."""
+
+    refusals = OWN_REFUSALS
 
     def __init__(self, client: HttpClient, discovery: Discovery) -> None:
         self._client = client
@@ -60,11 +59,13 @@ class FoundHomeservers:
             limit=LIMIT,
             expect=Userinfo,
         )
-        return read_userinfo(answer, server_name, refusals=REFUSALS)
+        return read_userinfo(answer, server_name, refusals=self.refusals)
 
 
 class RemoteHomeservers(FoundHomeservers):
     """Those of other people, behind bulkheads."""
+
+    refusals = frozenset({401, 403})  # some answer 403 to a token that they do not know
 
     def __init__(self, client: HttpClient, discovery: Discovery, *, places: int = PLACES) -> None:
         """`places`: fewer than `PLACES`, where the service has not so many to give away."""

@@ -35,7 +35,7 @@ def _parse_url(value: object) -> object:
     if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.hostname or "") or not port_is_good:
         raise ValueError("must start with http:// or https:// and name a host")
     if "_matrix" in url.path.split("/"):
-        raise ValueError("must have no /_matrix at the end")
+        raise ValueError("must have no /_matrix in it")
     return value.rstrip("/")
 
 

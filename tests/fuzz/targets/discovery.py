@@ -18,7 +18,7 @@ from tests.fuzz.target import Messages, joined, parts, plain_json, target, text
 from tests.fuzz.targets.answers import ask_for_a_refusal
 from tests.fuzz.targets.requests import runner
 from uvs.errors import CannotTell, Overloaded, Refusal
-from uvs.homeserver.federation import REFUSALS
+from uvs.homeserver.federation import RemoteHomeservers
 from uvs.homeserver.userinfo import Userinfo, read_userinfo
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
 from uvs.net import answers
@@ -252,14 +252,14 @@ def federation_userinfo(data: bytes) -> str:
     code = int(status) if re.fullmatch(rb"[1-5][0-9]{2}", status) else 200
     try:
         answer = answers.read_answer(httpx.Response(code), bytearray(body), "Asking", Userinfo)
-        user = read_userinfo(answer, ServerName.parse("x"), refusals=REFUSALS)
+        user = read_userinfo(answer, ServerName.parse("x"), refusals=RemoteHomeservers.refusals)
     except Overloaded as error:
         return str(error)
     except CannotTell as error:
         message = re.sub(r"vouches for a user of \S+;", "vouches for another's user;", str(error))
         return _messages.see(re.sub(r"[0-9]+", "0", message))
     if isinstance(user, Refusal):
-        assert (user, code in REFUSALS) == (Refusal.BAD_TOKEN, True)
+        assert (user, code in RemoteHomeservers.refusals) == (Refusal.BAD_TOKEN, True)
         return user
     assert user.server_name.value == "x"
     assert code == 200
