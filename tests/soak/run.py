@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.faults.faults import EVERY, STRANGERS
 from tests.faults.scene import memory, peak_memory, serving
 from tests.parts.certificates import Authority
+from tests.parts.dns_server import DnsServer
 from tests.parts.faulty_homeserver import (
     ADMIN_TOKEN,
     CHAIN,
@@ -36,6 +37,7 @@ class Here:
     first: FaultyHomeserver
     second: FaultyHomeserver
     stranger: FaultyHomeserver
+    dns: DnsServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str]
         FaultyHomeserver(faults),
         FaultyHomeserver(faults, server_name="second.example"),
         FaultyHomeserver(faults, tls=authority.server("127.0.0.1")),
+        DnsServer(),
     )
     homes = [
         Home("our own", here.first.server_name, "synapse-admin", CHAIN, 6),
@@ -88,7 +91,23 @@ async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str]
         "UVS_FEDERATION": "on",
         "UVS_CA_FILE": str(authority.write(directory / "ca.pem")),
         "UVS_ALLOWED_NETWORKS": "127.0.0.0/8",
+        # Our own is looked for, too, where it has nothing for OpenID tokens at its URL.
+        "UVS_DNS_SERVERS": "{}:{}".format(*here.dns.address),
     }
+    with here.dns:
+        return await _soak(directory, here, homes, options, requests, seed=seed, say=say)
+
+
+async def _soak(
+    directory: Path,
+    here: Here,
+    homes: list[Home],
+    options: dict[str, str],
+    requests: int,
+    *,
+    seed: int,
+    say: Callable[[str], None],
+) -> Result:
     async with here.first, here.second, here.stranger, serving(directory, here.first.url, options=options) as service:
         mix = Mix(service.port, random.Random(seed), homes)  # noqa: S311 - to be repeated, not to be secret
         try:

@@ -37,6 +37,7 @@ async def test_no_request_leaves_a_task_or_a_descriptor_behind() -> None:
             openid_verify_server_name=SERVER_NAME,
             request_timeout=DEADLINE,
             rate_limit=0,
+            dns_servers=["127.0.0.1:9"],  # nobody is found: it is not about that
         )
 
         def left() -> set[asyncio.Task[Any]]:
