@@ -174,8 +174,16 @@ homeserver matrix.example ({world.homeserver.url}, synapse-admin)
         assert "\x1b[32mok  \x1b[0m  options" in coloured
         assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
+    def test_a_terminal_gets_lines_that_it_need_not_break(self, uvs: Uvs, world: World) -> None:
+        world.homeserver.faults[USERINFO] = answering(404)
+        narrow = _in_a_terminal(world, status=1, NO_COLOR="1", COLUMNS="80").splitlines()
+        assert max(map(len, narrow)) <= 80
+        cache = narrow.index("  ok    cache                        no verification is kept; delegations of")
+        assert narrow[cache + 1].strip() == "other servers are, 5 minutes to 48 hours"
+        assert " ".join(" ".join(narrow).split()) == " ".join(uvs("check").out.split())
 
-def _in_a_terminal(world: World, **environment: str) -> str:
+
+def _in_a_terminal(world: World, status: int = 0, **environment: str) -> str:
     ours, theirs = pty.openpty()
     env = {name: value for name, value in os.environ.items() if name.startswith("UVS_")}
     env |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **environment}
@@ -191,7 +199,7 @@ def _in_a_terminal(world: World, **environment: str) -> str:
         except OSError:  # how a terminal ends
             pass
     _, error = child.communicate(timeout=30)
-    assert (child.returncode, error) == (0, b"")
+    assert (child.returncode, error) == (status, b"")
     return seen.decode().replace("\r\n", "\n")
 
 
@@ -398,6 +406,7 @@ class TestCalls:
             (["--room", "abc"], "--room: does not start with ! (example: !abc:example.org)"),
             (["--room", "!a\n:b"], "--room: contains control or invisible characters"),
             (["--room", "!\udce9:b"], "--room: contains characters that are not Unicode text"),
+            (["--server", "https://example.org"], "--server: is not what stands behind the colon in its people's ids"),
             (["--openid-token-file", "/nowhere"], "--openid-token-file: the file cannot be read: No such file"),
             (["--jitsi", "meet.example.org"], "--jitsi: is not a URL as it is wanted (example: https://meet.example"),
             (["--jitsi", "https://meet.example.org/room"], "--jitsi: is not a URL as it is wanted"),

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--server",
-        type=_parsed(ServerName.parse),
+        type=_parsed(_server),
         metavar="NAME",
         help="find this other homeserver step by step; are its people let in?",
     )
@@ -68,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(for_machines(report))
     else:
-        sys.stdout.write(for_people(report, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        terminal = sys.stdout.isatty()
+        columns = shutil.get_terminal_size().columns if terminal else None
+        sys.stdout.write(for_people(report, colour=terminal and not os.environ.get("NO_COLOR"), columns=columns))
     return exit_status(report)
 
 
@@ -104,6 +107,15 @@ def _room(raw: str) -> RoomID:
             "(example: !abc:example.org)"
         )
     return RoomID.parse(raw)
+
+
+def _server(raw: str) -> ServerName:
+    try:
+        return ServerName.parse(raw)
+    except InvalidIdentifier:
+        raise InvalidIdentifier(
+            "is not what stands behind the colon in its people's ids (example: example.org)"
+        ) from None
 
 
 def _given_token(file: str) -> GivenToken:
