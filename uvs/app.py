@@ -67,10 +67,9 @@ def create_app(
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
         async with ways:
             # Without the default one, nobody's standing can be told; without another, nobody there.
-            nobodies = ["Nobody", *(f"Nobody of {name}" for name in names[1:])]
             reports = [
-                asyncio.create_task(report_homeserver(homeserver, nobody=nobody))
-                for homeserver, nobody in zip(ways.homeservers, nobodies, strict=True)
+                asyncio.create_task(report_homeserver(homeserver, further=further))
+                for homeserver, further in zip(ways.homeservers, ["", *names[1:]], strict=True)
             ]
             try:
                 yield

@@ -33,7 +33,7 @@ class Report:
         faults: Mapping[str, Fault] | None = None,
         admin: bool = True,
         server_name: str | None = "matrix.example",
-        nobody: str = "Nobody",
+        further: str = "",
         while_waiting: Callable[[], None] = lambda: None,
     ) -> list[tuple[str, str]]:
         """What is logged: level and message of each line."""
@@ -51,7 +51,7 @@ class Report:
                 access_token=self.homeserver.register("uvs", admin=admin).access_token,
                 server_name=ServerName.parse(server_name) if server_name else None,
             )
-            await report_homeserver(asked, nobody=nobody, sleep=sleep)
+            await report_homeserver(asked, further=further, sleep=sleep)
         return [(record.levelname, record.getMessage()) for record in self.log.records]
 
     def clear(self) -> None:
@@ -80,7 +80,10 @@ UNKNOWN_TOKEN = answering(401, {"errcode": "M_UNKNOWN_TOKEN"})
         ({"admin": False}, ["UVS_ACCESS_TOKEN must be the token of a server administrator"]),
         ({"faults": {USERINFO: NOT_FOUND}}, ["`openid` resource", "UVS_FEDERATION_URL"]),
         ({"faults": {WHOAMI: NOT_FOUND}}, ["UVS_HOMESERVER_URL is where the homeserver's client API is"]),
-        ({"server_name": "other.example"}, ["UVS_OPENID_VERIFY_SERVER_NAME is other.example", "is matrix.example"]),
+        (
+            {"server_name": "other.example"},
+            ["UVS_OPENID_VERIFY_SERVER_NAME (in a table: server_name) is other.example", "matrix.example; write that"],
+        ),
         (
             {
                 "faults": {JOINED_ROOMS: NOT_FOUND, STATE: NOT_FOUND, USERINFO: NOT_FOUND},
@@ -140,5 +143,10 @@ async def test_a_defect_is_logged_and_ends_only_the_report(report: Report) -> No
 
 
 async def test_of_a_second_homeserver_it_says_whose_people_are_meant(report: Report) -> None:
-    ((level, line),) = await report.run(faults={WHOAMI: UNKNOWN_TOKEN}, nobody="Nobody of two.example")
+    ((level, line),) = await report.run(faults={WHOAMI: UNKNOWN_TOKEN}, further="two.example")
     assert (level, line.partition(":")[0]) == ("ERROR", "Nobody of two.example can be verified until this is mended")
+
+
+async def test_of_a_second_homeserver_that_is_down_it_says_which_is_meant(report: Report) -> None:
+    (level, line), _ = await report.run(faults={WHOAMI: DOWN}, further="two.example", while_waiting=report.clear)
+    assert (level, line.partition(":")[0]) == ("WARNING", "Homeserver check of two.example")

@@ -191,8 +191,8 @@ def check_name(actual: ServerName, configured: ServerName | None) -> list[Findin
     if configured in {None, actual}:
         return []
     mend = (
-        f"UVS_OPENID_VERIFY_SERVER_NAME is {configured}, but the homeserver behind UVS_HOMESERVER_URL is {actual}; "
-        "write that."
+        f"UVS_OPENID_VERIFY_SERVER_NAME (in a table: server_name) is {configured}, but the homeserver at its URL is "
+        f"{actual}; write that."
     )
     return [Finding("server name is the homeserver's own", mend)]
 

@@ -16,17 +16,17 @@ LAST_RETRY = 300.0  # seconds: a homeserver that is down for hours is reported a
 Sleep = Callable[[float], Awaitable[None]]
 
 
-async def report_homeserver(homeserver: Homeserver, *, nobody: str = "Nobody", sleep: Sleep = asyncio.sleep) -> None:
+async def report_homeserver(homeserver: Homeserver, *, further: str = "", sleep: Sleep = asyncio.sleep) -> None:
     """Check until something certain can be said, and say it in one line. The service runs meanwhile, since a homeserver
-    that is down at this moment is no reason to stay down as well. `nobody` says who cannot be verified without it;
-    `sleep` is for tests."""
+    that is down at this moment is no reason to stay down as well. `further` is its name where it is not the default:
+    without it, only its own people cannot be verified. `sleep` is for tests."""
     try:
-        await _report(homeserver, nobody, sleep)
+        await _report(homeserver, f" of {further}" if further else "", sleep)
     except Exception:  # noqa: BLE001 - the last net, as for requests: nobody waits for this task
         _log.exception("Defect in the check of the homeserver; please report it")
 
 
-async def _report(homeserver: Homeserver, nobody: str, sleep: Sleep) -> None:
+async def _report(homeserver: Homeserver, whose: str, sleep: Sleep) -> None:
     wait = FIRST_RETRY
     while True:
         findings = await homeserver.check()
@@ -37,8 +37,8 @@ async def _report(homeserver: Homeserver, nobody: str, sleep: Sleep) -> None:
             )
             return
         if all(finding.certain for finding in findings):
-            _log.error("%s can be verified until this is mended: %s", nobody, " ".join(mends))
+            _log.error("Nobody%s can be verified until this is mended: %s", whose, " ".join(mends))
             return
-        _log.warning("Homeserver check: %s Checking again in %g s", " ".join(mends), wait)
+        _log.warning("Homeserver check%s: %s Checking again in %g s", whose, " ".join(mends), wait)
         await sleep(wait)
         wait = min(wait * 2, LAST_RETRY)
