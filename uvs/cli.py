@@ -164,11 +164,14 @@ _EXPORTS = {
 
 def _export(export: _Export, directory: Path) -> int:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(0o755)  # what is in it is read by another user, whatever the umask is here
         with as_file(shipped(export.folder)) as source:
             for file in sorted(source.glob(export.pattern)):
-                shutil.copyfile(file, directory / file.name)
-                print(directory / file.name)
+                copy = Path(shutil.copyfile(file, directory / file.name))
+                copy.chmod(0o644)
+                print(copy)
     except OSError as error:
         print(f"uvs: {export.what} cannot be copied to {directory}: {error.strerror}", file=sys.stderr)
         return 1
@@ -189,8 +192,8 @@ def _write_registration(registration: Registration, directory: Path, *, replace:
 {token}
 Now
   1. see that nobody is called @{registration.name} on the homeserver: the token would have their rights;
-  2. let Synapse's user, and nobody else, read {file.name}, and add to homeserver.yaml:
-         app_service_config_files: ["{file.resolve()}"]
+  2. copy {file.name} to where Synapse's user, and nobody else, can read it, and add to homeserver.yaml:
+         app_service_config_files: ["/etc/matrix-synapse/{file.name}"]
          experimental_features: {{msc4502_enabled: true}}
   3. restart Synapse;
   4. put {token.name} where uvs reads its access token (docs/homeserver-access.md), set UVS_HOMESERVER_ACCESS=msc4502,

@@ -49,7 +49,7 @@ hs_token: {json.dumps(self.hs_token)}
 sender_localpart: {json.dumps(self.name)}
 # Nothing is sent to uvs.
 url: null
-# Nothing that uvs asks for is limited.
+# Synapse limits nothing that uvs asks for, so no exception is needed.
 rate_limited: true
 # Leave these empty: with users there, the token could act as any of them.
 namespaces:

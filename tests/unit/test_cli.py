@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,15 @@ class TestExportProsody:
             assert (goal / name).read_bytes() == (ROOT / "prosody_lua" / name).read_bytes()
             assert f"{goal / name}\n" in said.out
         assert said.out.splitlines()[-1] == f'Now add "{goal}" to plugin_paths in the Prosody configuration.'
+
+    def test_another_user_can_read_them_whatever_the_umask(self, uvs: Uvs, tmp_path: Path) -> None:
+        before = os.umask(0o077)
+        try:
+            assert uvs("export-prosody", str(tmp_path / "plugins")).status == 0
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "plugins").stat().st_mode) == 0o755
+        assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "plugins").iterdir()} == {0o644}
 
     def test_old_ones_are_replaced_and_other_files_stay(self, uvs: Uvs, tmp_path: Path) -> None:
         (tmp_path / self.MODULES[0]).write_text("old")
