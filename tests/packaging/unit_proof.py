@@ -19,7 +19,7 @@ from tests.packaging.documents import blocks
 from tests.parts import ROOT
 from tests.parts.processes import Process, free_port
 
-[INSTALL] = blocks(ROOT / "docs/operating.md", "sh")
+INSTALL, CHECK = blocks(ROOT / "docs/operating.md", "sh")
 [DROP_IN] = blocks(ROOT / "docs/operating.md", "ini")
 
 
@@ -35,7 +35,7 @@ class Machine:
         """As its root, in its namespaces."""
         [init] = self.inits()
         inside = ("nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--root", "--wd")
-        return run(*inside, "sh", "-euc", script, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        return run(*inside, "sh", "-euc", script, env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
 
     def inits(self) -> list[int]:
         """Its process 1, once there is one: before, systemd-nspawn has others that come and go."""
@@ -98,7 +98,7 @@ def machine(debian: Path, clone: Path, tmp_path_factory: pytest.TempPathFactory)
             process.wait_until(machine.booted, timeout=60)
             # Nobody listens where the homeserver should be, and port 3000 may be taken on a shared machine.
             places = f"http://127.0.0.1:{free_port()} UVS_PORT={machine.port}"
-            machine.run("cd /root/uvs\n" + INSTALL.replace("https://matrix.example.org", places))
+            machine.run("umask 077; cd /root/uvs\n" + INSTALL.replace("https://matrix.example.org", places))
             process.wait_until(machine.answers, timeout=20)
             yield machine
     finally:
@@ -128,6 +128,13 @@ def test_it_read_its_secrets_and_looks_for_the_homeserver(machine: Machine) -> N
 def test_the_modules_were_exported(machine: Machine) -> None:
     exported = {path.name for path in (machine.root / "opt/uvs-prosody").iterdir()}
     assert exported == {path.name for path in (ROOT / "prosody_lua").glob("*.lua")}
+
+
+def test_the_check_is_about_the_same_settings(machine: Machine) -> None:
+    """Red is only that nobody listens where the homeserver should be."""
+    said = machine.run(f"{CHECK.strip()} || [ $? = 1 ]")
+    assert re.search(r"^  ok    options +no mistakes$", said, re.MULTILINE)
+    assert "homeserver example.org (http://127.0.0.1:" in said
 
 
 def test_another_secret_is_handed_over_as_the_page_says(machine: Machine) -> None:
