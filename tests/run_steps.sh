@@ -44,8 +44,9 @@ done
 wait "${lanes[@]}"
 
 summary=$(cat "$logs"/*.sum)
+# A step without a sum has failed.
 awk -v steps="$(wc -w <<<"$*")" 'NF { passed += $2; failed += $4; ended++ }
-    END { print passed + 0 " passed, " failed + steps - ended " failed" }' <<<"$summary" >"$logs/closing-line"  # a step without a sum has failed
+    END { print passed + 0 " passed, " failed + steps - ended " failed" }' <<<"$summary" >"$logs/closing-line"
 printf '\n%s\n\n' "$summary"
 cat "$logs/closing-line"
 [[ $(cat "$logs/closing-line") == *", 0 failed" ]]

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,21 +95,11 @@ async def soak(directory: Path, requests: int, *, seed: int, say: Callable[[str]
         # Our own is looked for, too, where it has nothing for OpenID tokens at its URL.
         "UVS_DNS_SERVERS": "{}:{}".format(*here.dns.address),
     }
-    with here.dns:
-        return await _soak(directory, here, homes, options, requests, seed=seed, say=say)
-
-
-async def _soak(
-    directory: Path,
-    here: Here,
-    homes: list[Home],
-    options: dict[str, str],
-    requests: int,
-    *,
-    seed: int,
-    say: Callable[[str], None],
-) -> Result:
-    async with here.first, here.second, here.stranger, serving(directory, here.first.url, options=options) as service:
+    async with AsyncExitStack() as opened:
+        opened.enter_context(here.dns)
+        for homeserver in (here.first, here.second, here.stranger):
+            await opened.enter_async_context(homeserver)
+        service = await opened.enter_async_context(serving(directory, here.first.url, options=options))
         mix = Mix(service.port, random.Random(seed), homes)  # noqa: S311 - to be repeated, not to be secret
         try:
             await _ask(mix, requests // 10, say)

@@ -216,3 +216,7 @@ def read_content(raw: msgspec.Raw) -> Mapping[str, Any]:
     if len(raw) > MAX_EVENT and (len(raw) > EVENT_LIMIT or len(msgspec.json.encode(content)) > MAX_EVENT):
         raise CannotTell("Reading an event of the room failed: it is larger than any may be; see what is in that room.")
     return content if isinstance(content, dict) else {}
+
+
+async def nothing() -> None:
+    """Among calls that are made at once, one that is not."""

@@ -24,7 +24,7 @@ import msgspec
 
 from uvs.errors import Refusal
 from uvs.homeserver import Account, Finding, Standing
-from uvs.homeserver.client_api import EVENT_LIMIT, NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
+from uvs.homeserver.client_api import EVENT_LIMIT, NO_ROOM, START_UP_CHECK, ClientApi, check_call, nothing, read_content
 from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
@@ -134,7 +134,7 @@ class Msc4502(ClientApi):
         if not await self._sees(room_id):
             return _UNKNOWN
         levels, creation = await asyncio.gather(
-            self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else _nothing()
+            self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else nothing()
         )
         return await self._standing(user, room_id, levels, creation)
 
@@ -188,7 +188,3 @@ class Msc4502(ClientApi):
             limit=EVENT_LIMIT,
             answers=answers,
         )
-
-
-async def _nothing() -> None:
-    return None

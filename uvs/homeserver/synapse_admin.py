@@ -20,7 +20,7 @@ import msgspec
 
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Account, Finding, Standing
-from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, read_content
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, nothing, read_content
 from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
 from uvs.matrix.power_levels import PowerLevels, RoomCreation
@@ -86,7 +86,7 @@ class SynapseAdmin(ClientApi):
         joined, levels, creation = await asyncio.gather(
             self._is_joined(user, room_id),
             self._power_levels(room_id),
-            self._creation(room_id) if room_id.is_hash else _nothing(),
+            self._creation(room_id) if room_id.is_hash else nothing(),
             return_exceptions=True,
         )
         if isinstance(joined, BaseException):
@@ -203,7 +203,3 @@ def _closed(answer: Answer[_Account]) -> Refusal | None:
     if answer.body.deactivated:
         return Refusal.DEACTIVATED
     return Refusal.LOCKED if answer.body.locked else None
-
-
-async def _nothing() -> None:
-    return None

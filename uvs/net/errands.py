@@ -33,9 +33,8 @@ class Errands:
         try:
             return task.result()
         finally:
-            del (
-                task
-            )  # what it raised leads to this frame, and so to it: a circle, which would keep the answer in memory
+            # What it raised leads to this frame, and so to it: a circle, which would keep the answer in memory.
+            del task
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for `work`, which goes on to its end where whoever waits is cancelled."""
