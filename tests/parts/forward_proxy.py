@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.parts.connections import accepting
+
 
 @dataclass
 class Proxy:
@@ -22,8 +24,6 @@ class Proxy:
 
 @asynccontextmanager
 async def proxying(proxy: Proxy) -> AsyncIterator[Proxy]:
-    tasks = set()
-
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -47,22 +47,6 @@ async def proxying(proxy: Proxy) -> AsyncIterator[Proxy]:
         finally:
             far_writer.close()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                await connect(reader, writer)
-            finally:
-                writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with accepting(connect) as port:
+        proxy.url = f"http://127.0.0.1:{port}"
         yield proxy
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Self
 
 from tests.parts.certificates import Authority
+from tests.parts.connections import accepting
 from tests.parts.dns_server import DnsServer
 from uvs.homeserver.federation import PLACES
 from uvs.matrix.identifiers import ServerName
@@ -90,41 +91,25 @@ class Stranger:
 
 @asynccontextmanager
 async def listening(stranger: Stranger, context: ssl.SSLContext | None) -> AsyncIterator[Stranger]:
-    tasks: set[asyncio.Task[None]] = set()
     names: dict[int, str | None] = {}
     if context is not None:
         context.sni_callback = lambda tls, name, _: names.update({id(tls): name})
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         stranger.connections += 1
         connection = stranger.connections
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            try:
-                while not writer.is_closing():
-                    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
-                    headers = {
-                        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-                    }
-                    sni = names.get(id(writer.get_extra_info("ssl_object")))
-                    asked = Asked(first.split(" ")[1], headers, sni, connection)
-                    stranger.asked.append(asked)
-                    await stranger.behave(asked, writer)
-                    await writer.drain()
-            finally:
-                writer.close()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                sni = names.get(id(writer.get_extra_info("ssl_object")))
+                asked = Asked(first.split(" ")[1], headers, sni, connection)
+                stranger.asked.append(asked)
+                await stranger.behave(asked, writer)
+                await writer.drain()
 
-    server = await asyncio.start_server(serve, stranger.address, stranger.port, ssl=context)
-    stranger.port = server.sockets[0].getsockname()[1]
-    try:
+    async with accepting(serve, address=stranger.address, port=stranger.port, tls=context) as stranger.port:
         yield stranger
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Clock:

@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from tests.parts import issued
-from tests.parts.dns_server import DnsServer, records, servfail
+from tests.parts.dns_server import records, servfail
 from tests.service import settings
 from tests.unit.strangers import Asked, Behave, Internet, Stranger, listening, says
 from uvs.check.jitsi import check_jitsi
@@ -39,18 +39,6 @@ from uvs.net.well_known import MAX_SILENCE, PATH
 from uvs.ways import connect
 
 TOKEN = OpenIDToken("token")
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def net(dns: DnsServer) -> AsyncIterator[Internet]:
-    async with Internet(dns) as internet:
-        yield internet
 
 
 def pours(before: bytes, again: bytes) -> Behave:

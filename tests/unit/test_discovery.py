@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -20,12 +20,6 @@ from uvs.net.destination import MAX_ADDRESSES, Addresses, Step
 from uvs.net.discovery import ADDRESSES_OF_A_TARGET, Discovery, in_order
 from uvs.net.egress import Egress
 from uvs.net.resolver import Service
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -22,18 +21,6 @@ from uvs.net.discovery import FEDERATION_PORT
 SECRET = "SeCrEtToKeN"
 TOKEN = OpenIDToken(SECRET)
 NAME = ServerName.parse("a.example")
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def net(dns: DnsServer) -> AsyncIterator[Internet]:
-    async with Internet(dns) as internet:
-        yield internet
 
 
 @pytest.fixture

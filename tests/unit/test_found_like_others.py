@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,12 +27,6 @@ from uvs.ways import connect, connect_homeserver
 
 NAME = "matrix.example"
 TOKEN = OpenIDToken("somebodys-token")
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import respx
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.parts.connections import accepting
 from uvs.errors import CannotTell, Overloaded
 from uvs.net.answers import Answer, ByteBudget
 from uvs.net.calls import Call, Failed, Outcome
@@ -44,31 +45,18 @@ class Raw:
 async def serving(behave: Behave) -> AsyncIterator[Raw]:
     """`behave` is called for every request, and its connection lives until it raises or closes it."""
     raw = Raw()
-    tasks = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         raw.connections += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            try:
-                while not writer.is_closing():
-                    raw.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                    await behave(reader, writer)
-                    await writer.drain()
-            finally:
-                writer.close()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                raw.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await behave(reader, writer)
+                await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with accepting(serve) as port:
+        raw.url = f"http://127.0.0.1:{port}"
         yield raw
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def ok(body: bytes, *headers: bytes) -> bytes:

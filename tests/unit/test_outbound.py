@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,18 +22,6 @@ from uvs.net.http import HttpClient
 from uvs.net.outbound import GuardedBackend
 
 OK = says(200, "{}")
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def net(dns: DnsServer) -> AsyncIterator[Internet]:
-    async with Internet(dns) as internet:
-        yield internet
 
 
 def at(*strangers: Stranger, name: str = "a.example") -> Destination:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.parts.dns_server import DnsServer, servfail
+from tests.parts.dns_server import servfail
 from tests.unit.strangers import Asked, Behave, Internet, Stranger, by_path, hang, says
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
 from uvs.net.answers import Answer
@@ -42,18 +41,6 @@ from uvs.net.well_known import (
 HOST = "a.example"
 GOOD = json.dumps({"m.server": "d.example:8448"})
 OTHER = json.dumps({"m.server": "e.example:8448"})
-
-
-@pytest.fixture
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def net(dns: DnsServer) -> AsyncIterator[Internet]:
-    async with Internet(dns) as internet:
-        yield internet
 
 
 async def delegate(net: Internet) -> str | None:
