@@ -29,6 +29,7 @@ from tests.soak.mix import AUTH_TOKEN, DEADLINE, Home, Mix
 
 AT_ONCE = 20
 _CLOSE_WAIT = "08"  # in /proc/net/tcp
+_LISTEN = "0A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Left:
     """Connections that each of our homeservers has open."""
     strangers: int
     """And the stranger's."""
+    nobodys: tuple[str, ...]
+    """Connections to none of our homeservers: from where to where, and the state (as /proc/net/tcp has them)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +145,20 @@ def _look(service: Service, here: Here, *, well: bool) -> Left:
     process = Path(f"/proc/{service.process.pid}")
     sockets = {inode for descriptor in (process / "fd").iterdir() if (inode := _socket(descriptor))}
     lines = [line.split() for line in (process / "net/tcp").read_text().splitlines()[1:]]
-    half_closed = [columns for columns in lines if columns[3] == _CLOSE_WAIT and columns[9] in sockets]
-    threads = list((process / "task").iterdir())
-    upstream = here.first.connections, here.second.connections
-    held = memory(service)
-    return Left(well, held, len(sockets), len(half_closed), len(threads), upstream, here.stranger.connections)
+    held = [columns for columns in lines if columns[9] in sockets and columns[3] != _LISTEN]
+    half_closed = [columns for columns in held if columns[3] == _CLOSE_WAIT]
+    ours = {f"{homeserver.port:04X}" for homeserver in (here.first, here.second)}
+    nobodys = tuple(" ".join(columns[1:4]) for columns in held if columns[2].partition(":")[2] not in ours)
+    return Left(
+        well=well,
+        megabytes=memory(service),
+        sockets=len(sockets),
+        half_closed=len(half_closed),
+        threads=len(list((process / "task").iterdir())),
+        upstream=(here.first.connections, here.second.connections),
+        strangers=here.stranger.connections,
+        nobodys=nobodys,
+    )
 
 
 def _socket(descriptor: Path) -> str | None:

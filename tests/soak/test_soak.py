@@ -25,6 +25,7 @@ def assert_nothing_is_left(result: Result) -> None:
     assert max(result.end.upstream) <= MAX_CONNECTIONS
     assert result.end.strangers == 0
     assert result.end.half_closed == 0
+    assert result.end.nobodys == ()
     assert result.end.threads <= result.warm.threads + 1
     assert "Defect" not in result.log
     assert "Traceback" not in result.log
