@@ -547,6 +547,10 @@ class TestAdvice:
             ({"UVS_FEDERATION": None}, "UVS_FEDERATION is not set, so people of every homeserver are verified"),
             ({"UVS_FEDERATION": None, "UVS_OPENID_VERIFY_SERVER_NAME": "matrix.example"}, ""),
             ({"UVS_FEDERATION": "on"}, ""),
+            ({"UVS_ACCESS_TOKEN": '"syt_SeCrEt"'}, "UVS_ACCESS_TOKEN has quotation marks around it"),
+            ({"UVS_AUTH_TOKEN": "'SeCrEt'"}, "UVS_AUTH_TOKEN has quotation marks around it"),
+            ({"UVS_AUTH_TOKEN": "'SeCr'Et"}, ""),
+            ({"UVS_AUTH_TOKEN": "'"}, ""),
         ],
     )
     def test_what_is_no_mistake_but_worth_knowing(self, read: Read, variables: dict[str, str], said: str) -> None:
@@ -634,6 +638,10 @@ class TestSeveralHomeservers:
             ({**TABLE, "url": None}, "UVS_HOMESERVERS[0].url: is required."),
             ({**TABLE, "access_token": None}, "UVS_HOMESERVERS[0].access_token: is required."),
             ({**TABLE, "acces": "x"}, "UVS_HOMESERVERS[0].acces: there is no such option."),
+            (
+                {**TABLE, "auth_token": "x"},
+                "UVS_HOMESERVERS[0].auth_token: is no option of a homeserver; write it above the first [[homeservers]]",
+            ),
             ({**TABLE, "access": "SeCrEt"}, "UVS_HOMESERVERS[0].access: input should be 'synapse-admin'"),
             ({**TABLE, "access_token": "Se CrEt"}, "UVS_HOMESERVERS[0].access_token: must consist of visible ASCII"),
             ({**TABLE, "server_name": "@SeCrEt"}, "UVS_HOMESERVERS[0].server_name: must be a host name"),
@@ -656,6 +664,10 @@ class TestSeveralHomeservers:
     def test_what_is_no_array_of_tables_is_named(self, read: Read, text: str) -> None:
         (line,) = mistakes(read, UVS_HOMESERVERS=text)
         assert line.startswith("UVS_HOMESERVERS")
+
+    def test_a_table_with_single_brackets_is_told_from_an_array(self, read: Read) -> None:
+        (line,) = mistakes(read, f"homeservers = {TOML_TABLE}")
+        assert line.startswith("UVS_HOMESERVERS: must be an array of tables, each [[homeservers]];")
 
     @pytest.mark.parametrize(
         "variables",

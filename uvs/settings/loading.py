@@ -172,6 +172,8 @@ def _describe(error: Mapping[str, Any]) -> tuple[str, str]:
         reason = "is required"
     elif error["type"] == "extra_forbidden":
         reason = "there is no such option"
+        if inner[-1] in Settings.model_fields:  # TOML counts whatever stands below a table into it
+            reason = f"is no option of a homeserver; write it above the first [[{field}]]"
     if name == "UVS_PORT" and os.environ.get(name, "").startswith("tcp://"):
         reason = "was set by Kubernetes for a Service named uvs; set enableServiceLinks: false, or the port itself"
     if inner:
@@ -234,6 +236,12 @@ def _advice(settings: Settings) -> list[str]:
             "address of your network."
         )
     lines += [
+        f"{PREFIX}{field.upper()} has quotation marks around it, which count as part of it (docker's --env-file keeps "
+        "them)."
+        for field in SECRETS
+        if (secret := getattr(settings, field)) and _is_quoted(secret.get_secret_value())
+    ]
+    lines += [
         f"{name} is neither true nor false, which is the same as false: only exactly true counts."
         for name in ("UVS_DISABLE_IP_BLACKLIST", "UVS_LOG_IDENTIFIERS")
         if os.environ.get(name, "") not in {"", "true", "false"}
@@ -244,6 +252,10 @@ def _advice(settings: Settings) -> list[str]:
             "of your network. UVS_ALLOWED_NETWORKS opens only what is needed."
         )
     return lines
+
+
+def _is_quoted(secret: str) -> bool:
+    return len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'"
 
 
 def _is_loopback(host: str) -> bool:

@@ -92,7 +92,10 @@ def _parse_tables(value: object) -> object:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError("must be an array of tables; in the environment, as JSON") from None
+            value = None
+    if not isinstance(value, list | tuple):
+        # What pydantic turns into a validation error.
+        raise ValueError("must be an array of tables, each [[homeservers]]; in the environment, JSON")  # noqa: TRY004
     if value == []:
         raise ValueError("must have one table at least")
     return value
