@@ -91,11 +91,22 @@ def read_integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 4000 else float(digits)
 
 
+def read_members(members: list[tuple[str, object]]) -> dict[str, object]:
+    """Raises ValueError for lone surrogates, which are no text, also where a member is null or is replaced."""
+    for name, value in members:
+        show([name, value])
+    return dict(members)
+
+
 def read_strictly(text: bytes) -> object:
     """RFC 8259 by Python's reader, without what it takes besides; None where it is no object, or too deep."""
     try:
-        value = json.loads(text.decode("utf-8"), parse_constant=refuse_constant, parse_int=read_integer)
-        show(value)  # lone surrogates are no text
+        value = json.loads(
+            text.decode("utf-8"),
+            parse_constant=refuse_constant,
+            parse_int=read_integer,
+            object_pairs_hook=read_members,
+        )
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or text.startswith(b"\xef\xbb\xbf") or depth(text) > MAX_DEPTH:
@@ -147,6 +158,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 @example(b'{"__hash":[1],"__array":2}')
 @example(b'{"a":' * (MAX_DEPTH - 1) + b"{}" + b"}" * (MAX_DEPTH - 1))
 @example(b'{"a":' * MAX_DEPTH + b"{}" + b"}" * MAX_DEPTH)
+@example(b'{"\\udc00":null}')
+@example(b'{"a":"\\udc00","a":1}')
 @example(b'{"a":%s,"a":1}' % (b"[" * MAX_DEPTH + b"1" + b"]" * MAX_DEPTH))
 @example(b"[" * 100_000)
 def test_json_is_read_like_rfc_8259_has_it(library: Library, text: bytes) -> None:
