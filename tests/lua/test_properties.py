@@ -77,8 +77,8 @@ def show(value: object) -> str:
 
 def depth(text: bytes) -> int:
     """How deep the deepest value lies in JSON, those that a later member of the same name replaces included."""
-    outside = re.sub(rb'"(?:[^"\\]|\\.)*"|[\[{]\s*[\]}]', b"", text)  # texts, and what is empty
-    steps = (1 if character in b"[{" else -1 if character in b"]}" else 0 for character in outside)
+    outside = re.sub(rb'"(?:[^"\\]|\\.)*"|[\[{]\s*[\]}]|[^]["{}]', b"", text)  # without texts, and what is empty
+    steps = (1 if bracket in b"[{" else -1 for bracket in outside)
     return max(accumulate(steps), default=0)
 
 
