@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import ssl
 import threading
 import time
@@ -134,7 +133,6 @@ class TwoServers(Stoppable):
                 if each.exception() is None:
                     parts.enter_context(each.result())
             self.one, self.two = (each.result() for each in starting)
-            self.wait_until_up()
             self._parts = parts.pop_all()
 
     def stop(self) -> None:
@@ -183,10 +181,6 @@ class TwoServers(Stoppable):
     def federation_port(self, homeserver: Synapse) -> int:
         return next(place.port for place in self._places if place.server_name == homeserver.server_name)
 
-    def wait_until_up(self) -> None:
-        """Until both listen for federation: for their clients they do a moment earlier."""
-        eventually("both homeservers listen for federation", lambda: all(map(_listening, self._places)))
-
     @contextmanager
     def two_down(self) -> Iterator[None]:
         """Nothing listens where `two` is; it comes back with all that it knew."""
@@ -195,7 +189,6 @@ class TwoServers(Stoppable):
             yield
         finally:
             self.two.start()
-            self.wait_until_up()
 
     @contextmanager
     def two_hanging(self) -> Iterator[None]:
@@ -286,9 +279,3 @@ class TwoServers(Stoppable):
 def loopback_address() -> str:
     """One that most probably nobody else uses, and which is not 127.0.0.x, where others listen."""
     return f"127.{64 + secrets.randbelow(128)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
-
-
-def _listening(place: _Place) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((place.address, place.port)) == 0

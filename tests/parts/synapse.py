@@ -82,18 +82,24 @@ class Synapse(Stoppable):
         self._directory = directory
         self._python = python_of(version)
         self._python_path = os.pathsep.join(str(each) for each in python_path)
-        _write_config(directory, server_name, self.port, self._database, options or {})
+        config = _write_config(directory, server_name, self.port, self._database, options or {})
+        self._listeners = [
+            (address, listener["port"]) for listener in config["listeners"] for address in listener["bind_addresses"]
+        ]
         self.start()
 
     def start(self) -> None:
-        """Also after `process.stop()`: its database and its keys are still there."""
+        """Also after `process.stop()`: its database and its keys are still there. Returns once it listens on all of
+        its ports: on the further ones it does so a moment later than on the first."""
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = Process(
             [self._python, "-m", "synapse.app.homeserver", "--config-path", self._directory / "homeserver.yaml"],
             self._directory / "synapse.log",
             env=env | ({"PYTHONPATH": self._python_path} if self._python_path else {}),
         )
-        self.process.wait_until(lambda: listening(self.port), timeout=START_SECONDS)
+        self.process.wait_until(
+            lambda: all(listening(port, address) for address, port in self._listeners), timeout=START_SECONDS
+        )
 
     # --- people -------------------------------------------------------------------------------------------------------
 
@@ -272,8 +278,11 @@ def python_of(version: Version) -> Path:
     return python
 
 
-def _write_config(directory: Path, server_name: str, port: int, database: Path, options: Mapping[str, Any]) -> None:
-    """Whatever only slows a test down, limits it or talks to others is off. JSON is YAML, and needs no library."""
+def _write_config(
+    directory: Path, server_name: str, port: int, database: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Whatever only slows a test down, limits it or talks to others is off. JSON is YAML, and needs no library. Returns
+    what it wrote."""
     key = b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     (directory / "signing.key").write_text(f"ed25519 a_test {key}\n")
     log = {
@@ -324,3 +333,4 @@ def _write_config(directory: Path, server_name: str, port: int, database: Path, 
     for name, value in options.items():
         config[name] = [*config.get(name, []), *value] if isinstance(value, list) else value
     (directory / "homeserver.yaml").write_text(json.dumps(config, indent=2))
+    return config
