@@ -98,7 +98,7 @@ def read_members(members: list[tuple[str, object]]) -> dict[str, object]:
     return dict(members)
 
 
-def read_strictly(text: bytes) -> object:
+def read_strictly(text: bytes) -> dict[str, Any] | None:
     """RFC 8259 by Python's reader, without what it takes besides; None where it is no object, or too deep."""
     try:
         value = json.loads(

@@ -12,7 +12,6 @@ import socketserver
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import dns.exception
 import dns.flags
@@ -160,13 +159,6 @@ class DnsServer(Stoppable):
         """Answer questions for `rdtype` at `name` with these, one after the other; the last stays."""
         with self._lock:
             self._scripts[(name.lower(), rdtype)] = list(replies)
-
-    def forget(self, name: str) -> None:
-        """There is no such name any more."""
-        with self._lock:
-            for known in (self._zone, self._scripts):
-                for key in [key for key in known if key[0] == name.lower()]:
-                    del cast("dict[tuple[str, str], Any]", known)[key]
 
     def times_asked(self, name: str, rdtype: str) -> int:
         return self.asked.count((name.lower(), rdtype))

@@ -4,7 +4,6 @@ ever connect to."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -98,15 +97,14 @@ async def listening(stranger: Stranger, context: ssl.SSLContext | None) -> Async
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stranger.connections += 1
         connection = stranger.connections
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while not writer.is_closing():
-                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
-                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-                sni = names.get(id(writer.get_extra_info("ssl_object")))
-                asked = Asked(first.split(" ")[1], headers, sni, connection)
-                stranger.asked.append(asked)
-                await stranger.behave(asked, writer)
-                await writer.drain()
+        while not writer.is_closing():
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            sni = names.get(id(writer.get_extra_info("ssl_object")))
+            asked = Asked(first.split(" ")[1], headers, sni, connection)
+            stranger.asked.append(asked)
+            await stranger.behave(asked, writer)
+            await writer.drain()
 
     async with accepting(serve, address=stranger.address, port=stranger.port, tls=context) as stranger.port:
         yield stranger

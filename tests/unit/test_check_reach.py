@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.parts.certificates import Authority
+from tests.parts.connections import accepting
 from tests.unit.checked import assert_only, row, states
 from uvs.check.reach import FEW_DAYS, reach
 from uvs.check.rows import Group, State
 
 DAY = 86_400
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-
-async def keep_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def keep_open(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
     await reader.read()
-    writer.close()
-
-
-@asynccontextmanager
-async def listening(serve: Serve = keep_open, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    writers: list[asyncio.StreamWriter] = []
-
-    async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        with contextlib.suppress(OSError):
-            await serve(reader, writer)
-
-    server = await asyncio.start_server(noted, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0.01)  # until the loop has noticed
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +40,20 @@ def group() -> Group:
 
 
 async def test_plain_http_has_no_certificate_to_look_at(group: Group) -> None:
-    async with listening() as port:
+    async with accepting(keep_open) as port:
         assert await reach(group, f"http://127.0.0.1:{port}", None)
     assert states(group) == [("DNS", State.GREEN), ("TCP", State.GREEN), ("TLS", State.SKIPPED)]
 
 
 async def test_the_certificate_is_good(group: Group, authority: Authority, ca_file: Path) -> None:
-    async with listening(tls=authority.server("localhost")) as port:
+    async with accepting(keep_open, tls=authority.server("localhost")) as port:
         assert await reach(group, f"https://localhost:{port}", ca_file)
     assert states(group) == [("DNS", State.GREEN), ("TCP", State.GREEN), ("TLS", State.GREEN)]
     assert "127.0.0.1" in row(group, "DNS").found
 
 
 async def test_rows_can_be_told_from_those_of_another_url(group: Group) -> None:
-    async with listening() as port:
+    async with accepting(keep_open) as port:
         assert await reach(group, f"http://127.0.0.1:{port}", None, where="federation ")
     assert [name for name, _ in states(group)] == ["federation DNS", "federation TCP", "federation TLS"]
 
@@ -116,7 +92,7 @@ async def test_one_of_two_addresses_does_not_answer(group: Group) -> None:
     async def resolve(_: str) -> list[str]:
         return ["127.0.0.1", "127.1.2.3"]
 
-    async with listening() as port:
+    async with accepting(keep_open) as port:
         assert await reach(group, f"http://matrix.example:{port}", None, resolve=resolve)
     yellow = assert_only(group, "TCP", State.YELLOW)
     assert yellow.found == f"127.0.0.1 port {port} answers; not so: 127.1.2.3 refuses"
@@ -131,7 +107,7 @@ async def test_nobody_listens(group: Group) -> None:
 
 
 async def test_the_certificate_has_expired(group: Group, authority: Authority, ca_file: Path) -> None:
-    async with listening(tls=authority.server("localhost", expired=True)) as port:
+    async with accepting(keep_open, tls=authority.server("localhost", expired=True)) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     red = assert_only(group, "TLS", State.RED)
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY))
@@ -140,7 +116,7 @@ async def test_the_certificate_has_expired(group: Group, authority: Authority, c
 
 
 async def test_the_certificate_is_for_another_name(group: Group, authority: Authority, ca_file: Path) -> None:
-    async with listening(tls=authority.server("matrix.example", "other.example")) as port:
+    async with accepting(keep_open, tls=authority.server("matrix.example", "other.example")) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     red = assert_only(group, "TLS", State.RED)
     assert red.found == "the certificate is not for localhost but for matrix.example, other.example"
@@ -148,7 +124,7 @@ async def test_the_certificate_is_for_another_name(group: Group, authority: Auth
 
 async def test_of_many_other_names_some_are_shown(group: Group, authority: Authority, ca_file: Path) -> None:
     names = [f"{number}.example" for number in range(50)]
-    async with listening(tls=authority.server(*names)) as port:
+    async with accepting(keep_open, tls=authority.server(*names)) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     found = assert_only(group, "TLS", State.RED).found
     assert found.endswith("but for 0.example, 1.example, 2.example, 3.example, 4.example, …")
@@ -157,14 +133,14 @@ async def test_of_many_other_names_some_are_shown(group: Group, authority: Autho
 async def test_an_address_that_the_certificate_lacks_is_a_wrong_name(
     group: Group, authority: Authority, ca_file: Path
 ) -> None:
-    async with listening(tls=authority.server("localhost")) as port:
+    async with accepting(keep_open, tls=authority.server("localhost")) as port:
         assert not await reach(group, f"https://127.0.0.1:{port}", ca_file)
     assert "is not for 127.0.0.1 but for localhost" in assert_only(group, "TLS", State.RED).found
 
 
 @pytest.mark.parametrize("expired", [False, True])
 async def test_nobody_who_is_trusted_issued_the_certificate(group: Group, ca_file: Path, expired: bool) -> None:
-    async with listening(tls=Authority().server("localhost", expired=expired)) as port:
+    async with accepting(keep_open, tls=Authority().server("localhost", expired=expired)) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     red = assert_only(group, "TLS", State.RED)
     assert "UVS_CA_FILE" in red.mend
@@ -175,7 +151,7 @@ async def test_a_certificate_that_ends_soon_is_yellow(
     group: Group, authority: Authority, ca_file: Path, days: int, state: State
 ) -> None:
     context = authority.server("localhost")
-    async with listening(tls=context) as port:
+    async with accepting(keep_open, tls=context) as port:
         _, writer = await asyncio.open_connection("localhost", port, ssl=authority.client())
         ends = ssl.cert_time_to_seconds(writer.get_extra_info("peercert")["notAfter"])
         writer.transport.abort()
@@ -190,7 +166,7 @@ async def test_the_port_speaks_plain_http(group: Group, ca_file: Path) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async with listening(http) as port:
+    async with accepting(http) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     assert "write http:// into the URL" in assert_only(group, "TLS", State.RED).mend
 
@@ -201,14 +177,14 @@ async def test_the_connection_is_reset_in_the_handshake(group: Group, ca_file: P
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
-    async with listening(reset) as port:
+    async with accepting(reset) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     assert assert_only(group, "TLS", State.RED).found == "the handshake is not answered"
 
 
 async def test_a_silent_port_ends_the_step_in_time(group: Group, ca_file: Path) -> None:
     started = time.monotonic()
-    async with listening() as port:
+    async with accepting(keep_open) as port:
         assert not await reach(group, f"https://localhost:{port}", ca_file)
     assert time.monotonic() - started < 12
     assert assert_only(group, "TLS", State.RED).found == "the handshake is not answered"

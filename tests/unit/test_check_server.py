@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.parts.dns_server import DnsServer, servfail
+from tests.parts.dns_server import servfail
 from tests.service import settings
 from tests.unit.checked import assert_only, row, states
 from tests.unit.strangers import Behave, Internet, Stranger, by_path, hang, says
@@ -20,20 +19,6 @@ from uvs.ways import connect
 NAME = "other.example"
 KNOWS_NOBODY = by_path(userinfo=says(401, '{"errcode": "M_UNKNOWN_TOKEN"}'))
 WELL_KNOWN, FED, OLD = f"well-known of {NAME}", f"SRV _matrix-fed._tcp.{NAME}", f"SRV _matrix._tcp.{NAME}"
-
-
-@pytest.fixture(scope="module")
-def dns() -> Iterator[DnsServer]:
-    with DnsServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def internet(dns: DnsServer) -> AsyncIterator[Internet]:
-    async with Internet(dns) as opened:
-        yield opened
-    for name in (NAME, f"matrix.{NAME}", f"_matrix-fed._tcp.{NAME}", f"_matrix._tcp.{NAME}"):
-        dns.forget(name)
 
 
 class Operator:
@@ -68,8 +53,8 @@ class Operator:
 
 
 @pytest.fixture
-def operator(internet: Internet, tmp_path: Path) -> Operator:
-    return Operator(internet, tmp_path)
+def operator(net: Internet, tmp_path: Path) -> Operator:
+    return Operator(net, tmp_path)
 
 
 async def test_each_step_is_a_row(operator: Operator) -> None:

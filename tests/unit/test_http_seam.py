@@ -48,11 +48,10 @@ async def serving(behave: Behave) -> AsyncIterator[Raw]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raw.connections += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while not writer.is_closing():
-                raw.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                await behave(reader, writer)
-                await writer.drain()
+        while not writer.is_closing():
+            raw.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            await behave(reader, writer)
+            await writer.drain()
 
     async with accepting(serve) as port:
         raw.url = f"http://127.0.0.1:{port}"
