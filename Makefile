@@ -77,8 +77,8 @@ lock: ## Write requirements/*.lock anew (UPGRADE=1: with the newest versions)
 	@set -e; cd requirements; compile() { echo "$$*"; ../$(PARTS)/lock/bin/uv pip compile -q --no-config --universal \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  $(if $(UPGRADE),--upgrade) "$$@"; }; \
-	compile ../pyproject.toml -o service.lock; \
-	compile ../pyproject.toml --extra dev -c service.lock -o dev.lock; \
+	compile ../pyproject.toml --extra redis -o service.lock; \
+	compile ../pyproject.toml --extra redis --extra dev -c service.lock -o dev.lock; \
 	compile build.in -c dev.lock -o build.lock; \
 	compile synapse.in -o synapse.lock; \
 	compile synapse-oldest.in -o synapse-oldest.lock
