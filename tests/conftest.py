@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import uvs.net.engine  # noqa: F401 - keeps the HTTP engine, which the tests' own clients use as well, from logging URLs
+import uvs.net.httpx_engine  # noqa: F401 - keeps the HTTP engine, which the tests' own clients use as well, from logging URLs
 from tests.parts import issued
 from uvs.ops.logs import ConsoleFormatter
 

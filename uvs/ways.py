@@ -95,7 +95,7 @@ def connect(
 
     def outbound_client(most: int) -> HttpClient:
         guarded = GuardedTransport(egress, tls=tls, proxy=settings.federation_proxy)
-        return client(transport=guarded, most=most, repeat=False, budget=ByteBudget(BUFFERED_OF_OTHERS))
+        return client(transport=guarded, most=most, budget=ByteBudget(BUFFERED_OF_OTHERS))
 
     # Strangers have PLACES of its places at most. The others are for well-known documents of one's own.
     outbound = outbound_client(PLACES + len(clients))

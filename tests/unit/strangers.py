@@ -167,7 +167,7 @@ class Internet:
 
     async def open_client(self, egress: Egress, *, timeout: float = TIMEOUT) -> HttpClient:  # noqa: ASYNC109
         transport = GuardedTransport(egress, tls=self.authority.client(), proxy=self._proxy)
-        client = open_client(timeout=timeout, transport=transport, observe=self._observe, most=PLACES, repeat=False)
+        client = open_client(timeout=timeout, transport=transport, observe=self._observe, most=PLACES)
         return await self._opened.enter_async_context(client)
 
     def _observe(self, call: Call, outcome: Outcome, seconds: float) -> None:

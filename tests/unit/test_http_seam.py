@@ -122,7 +122,7 @@ class TestWhatIsSent:
     @respx.mock
     async def test_the_request_asks_for_plain_json(self) -> None:
         route = respx.get("https://matrix.example/x").respond(json={})
-        async with open_client(timeout=5) as client:
+        async with open_client(timeout=5, transport=httpx.AsyncHTTPTransport()) as client:
             await ask(client, "https://matrix.example/x")
         headers = route.calls.last.request.headers
         assert headers["accept"] == "application/json"
@@ -234,7 +234,7 @@ class TestBodies:
     @respx.mock
     async def test_the_error_code_is_a_text_or_none(self, body: str, errcode: str | None) -> None:
         respx.get("https://matrix.example/x").respond(401, text=body)
-        async with open_client(timeout=5) as client:
+        async with open_client(timeout=5, transport=httpx.AsyncHTTPTransport()) as client:
             assert (await ask(client, "https://matrix.example/x")).errcode == errcode
 
     async def test_a_body_of_the_limit_is_read(self) -> None:
@@ -297,7 +297,7 @@ class TestFaults:
     @pytest.mark.parametrize("fault", BROKEN)
     async def test_an_answer_that_is_broken_is_cannot_tell(self, fault: str) -> None:
         error = await cannot_tell(BROKEN[fault])
-        assert str(error).endswith("Error): see whether the homeserver is up and its URL is right.")
+        assert str(error).endswith("): see whether the homeserver is up and its URL is right.")
         assert not error.lasting
 
     @pytest.mark.parametrize("fault", SLOW)
@@ -341,10 +341,17 @@ class TestFaults:
         assert SECRET not in str(raised.value)
         assert not raised.value.lasting
 
-    @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid", "https://[::1]:1"])
-    async def test_nobody_there_is_cannot_tell(self, url: str) -> None:
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("http://127.0.0.1:1", "connection refused"),
+            ("http://nowhere.invalid", "its host name is not known"),
+            ("https://[::1]:1", "connection refused|cannot assign requested address"),
+        ],
+    )
+    async def test_nobody_there_is_cannot_tell_and_says_why(self, url: str, words: str) -> None:
         async with open_client(timeout=5) as client:
-            with pytest.raises(CannotTell, match="ConnectError"):
+            with pytest.raises(CannotTell, match=words):
                 await ask(client, url)
 
     async def test_plain_http_where_tls_is_expected_is_cannot_tell(self) -> None:
@@ -391,7 +398,7 @@ class TestConnections:
 
     async def test_a_request_is_repeated_no_more_than_once(self) -> None:
         async with serving(writes(then_close=True)) as raw, open_client(timeout=5) as client:
-            with pytest.raises(CannotTell):
+            with pytest.raises(CannotTell, match="the connection is closed instead of an answer"):
                 await ask(client, raw.url)
         assert len(raw.heads) == 2
 
@@ -471,7 +478,7 @@ class TestTooMuchToDo:
     ) -> None:
         headers = {} if given_ is None else {"Retry-After": given_.encode()}
         respx.get("https://matrix.example/x").respond(status, headers=headers)  # type: ignore[arg-type]
-        async with open_client(timeout=5) as client:
+        async with open_client(timeout=5, transport=httpx.AsyncHTTPTransport()) as client:
             with pytest.raises(Overloaded) as raised:
                 await ask(client, "https://matrix.example/x")
         assert raised.value.retry_after == seconds

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 
 from uvs.errors import CannotTell
-from uvs.net.engine import open_engine
+from uvs.net.httpx_engine import open_httpx
 
 ANSWER_SECONDS = 10.0
 MAX_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ class Reply:
 
 async def ask(tls: ssl.SSLContext, url: str, *, headers: Mapping[str, str], content: str | None = None) -> Reply:
     """GET `url`, or POST `content` there. Follows nothing. Raises CannotTell."""
-    engine = open_engine(httpx.AsyncHTTPTransport(verify=tls, trust_env=False), httpx.Timeout(ANSWER_SECONDS))
+    engine = open_httpx(httpx.AsyncHTTPTransport(verify=tls, trust_env=False), httpx.Timeout(ANSWER_SECONDS))
     method = "GET" if content is None else "POST"
     try:
         async with (

@@ -1,40 +1,31 @@
-"""From the bytes of an answer to what was asked for, within bounds: on the size of each, on that of all together, and
-on the pieces they come in. Nothing is decompressed, so a small answer cannot become a large one; and what an answer
-does not have to hold is not built in memory (`expect`).
+"""From the bytes of an answer to what was asked for. What an answer does not have to hold is not built in memory
+(`expect`), and all answers of a client together have a budget.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import httpx
 import msgspec
 
 from uvs.errors import CannotTell, Overloaded
-from uvs.net.calls import Failed, Outcome
+from uvs.net.calls import Outcome
 from uvs.net.dates import read_date
+from uvs.net.engine import Response, Take
 
 MAX_BUFFERED = 24 * 1024 * 1024
 """Bytes of answers of one homeserver held at once, unless it is given less: a thousand large ones must not fill the
 memory."""
 
-_SCRAPS = 1000
-_LEAST_OF_A_PIECE = 16
-"""So many pieces of an answer may be of any size; those of one that has more hold so many bytes on average. Each is
-work of its own, and nobody else is served meanwhile."""
-
 _BUSY_RETRY_AFTER = 5  # seconds, where the homeserver names none
 _MAX_RETRY_AFTER = 60  # seconds: a lying upstream must not lock callers out for a year
 
 T = TypeVar("T")
-
-Take = Callable[[int], bool]
-"""Takes so many bytes more, and says whether they were to be had."""
 
 
 class ByteBudget:
@@ -70,7 +61,7 @@ class Answer(Generic[T]):
     body: T | None
     what: str
     errcode: str | None = None  # the Matrix error code of a refusal, where there is one
-    headers: Mapping[str, str] = field(default_factory=httpx.Headers)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def unexpected(self, mend: str = "look into the homeserver's log") -> CannotTell:
         """The exception for an answer nobody can rely on."""
@@ -95,38 +86,15 @@ class Answer(Generic[T]):
         return Outcome.REDIRECT if self.status >= 300 else Outcome.UNREADABLE
 
 
-async def read_body(response: httpx.Response, limit: int, what: str, take: Take) -> bytearray:
-    """Read the whole body. Raises Failed where it goes beyond the bounds, Overloaded where `take` gives no more."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise Failed(
-            f"{what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.",
-            Outcome.UNREADABLE,
-        )
-    raw = bytearray()  # and no list: a thousand pieces of one byte are to take a thousand bytes
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - the engine is asynchronous
-    pieces = 0
-    async for chunk in response.stream:  # and not `aiter_raw`, which gives the connection back at the end
-        pieces += 1
-        if pieces > _SCRAPS and len(raw) < pieces * _LEAST_OF_A_PIECE:
-            raise Failed(f"{what} failed: the answer comes in too many pieces.", Outcome.BROKEN)
-        if len(raw) + len(chunk) > limit:
-            raise Failed(f"{what} failed: the answer is larger than {limit} bytes.", Outcome.TOO_LARGE)
-        if not take(len(chunk)):
-            raise Overloaded(f"{what} failed: too many large answers at once; try again.")
-        raw += chunk
-    return raw
-
-
-def read_answer(response: httpx.Response, raw: bytearray, what: str, expect: type[T]) -> Answer[T]:
+def read_answer(response: Response, what: str, expect: type[T]) -> Answer[T]:
     """What the body says, and all that callers need of the head. Raises Overloaded where the other side is."""
-    if response.status_code in {429, 503}:
+    if response.status in {429, 503}:
         raise Overloaded(f"{what} failed: the homeserver has too much to do.", retry_after=_retry_after(response))
-    if response.status_code == 200:
-        return Answer(200, _decode(raw, expect), what, headers=response.headers)
-    refusal = _decode(raw, _Refusal)
+    if response.status == 200:
+        return Answer(200, _decode(response.body, expect), what, headers=response.headers)
+    refusal = _decode(response.body, _Refusal)
     errcode = refusal.errcode if refusal is not None and refusal.errcode else None
-    return Answer(response.status_code, None, what, errcode, response.headers)
+    return Answer(response.status, None, what, errcode, response.headers)
 
 
 class _Refusal(msgspec.Struct):
@@ -140,7 +108,7 @@ def _decode(raw: bytearray, expect: type[T]) -> T | None:
         return None
 
 
-def _retry_after(response: httpx.Response) -> int:
+def _retry_after(response: Response) -> int:
     """Seconds (RFC 9110, section 10.2.3: a number of them, or a date)."""
     value = response.headers.get("retry-after", "")
     seconds = _BUSY_RETRY_AFTER

@@ -1,113 +1,115 @@
-"""The HTTP engine: how it is set up, and its pool of connections without the holes through which it loses them."""
+"""What an engine is: something that sends one request and brings the whole answer, within bounds. There are two: the
+direct one for the operator's own homeservers (`uvs.net.direct`), and httpx's for servers that strangers named
+(`uvs.net.outbound`) and for tests. Why these: docs/performance.md."""
 
 from __future__ import annotations
 
-import logging
-import socket
-import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-
-import httpcore
-import httpx
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from uvs import __version__
+from uvs.errors import Overloaded
+from uvs.net.calls import Failed, Outcome
 
-# It logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
-for _name in ("httpx", "httpcore"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"}
+"""Of every request: nothing is wanted compressed, since nothing is decompressed."""
 
-KEEPALIVE_SECONDS = 30.0
-"""Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
+_SCRAPS = 1000
+_LEAST_OF_A_PIECE = 16
+"""So many pieces of an answer may be of any size; those of one that has more hold so many bytes on average. Each is
+work of its own, and nobody else is served meanwhile."""
 
-SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024),)
-"""The event loop reads all that has arrived on a connection at once, before anybody can say that it is too much. Where
-the system chooses the size of its buffers, that is megabytes."""
-
-
-class Connection(httpcore.AsyncHTTPConnection):
-    """Is closed by whatever goes wrong on it. Left to itself, one that is given up after it was connected and before it
-    was asked anything is neither used again nor closed, and takes its place in the pool for good."""
-
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        try:
-            return await super().handle_async_request(request)
-        except httpcore.ConnectionNotAvailable:
-            raise  # another request has it
-        except BaseException:
-            await self.aclose()
-            raise
+Take = Callable[[int], bool]
+"""Takes so many bytes more, and says whether they were to be had."""
 
 
-class Pool(httpcore.AsyncConnectionPool):
-    """A pool of those."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `url` is absolute and percent-encoded; `extensions` are httpx's."""
 
-    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        return Connection(
-            origin,
-            ssl_context=self._ssl_context,
-            keepalive_expiry=self._keepalive_expiry,
-            network_backend=self._network_backend,
-            socket_options=self._socket_options,
-        )
-
-    def _assign_requests_to_connections(self) -> list[httpcore.AsyncConnectionInterface]:
-        """As the engine does it, which counts all connections anew at each of them: where there are a hundred, that is
-        most of the service's work, so that there are soon a hundred. Returns those that are to be closed."""
-        kept: list[httpcore.AsyncConnectionInterface] = []
-        closing: list[httpcore.AsyncConnectionInterface] = []
-        count = len(self._connections)
-        for connection in self._connections:
-            if connection.is_closed():
-                count -= 1
-            elif connection.has_expired() or (count > self._max_keepalive_connections and connection.is_idle()):
-                closing.append(connection)
-                count -= 1
-            else:
-                kept.append(connection)
-        waiting = [request for request in self._requests if request.is_queued()]
-        free = [connection for connection in kept if connection.is_available()] if waiting else []
-        for request in waiting:
-            origin = request.request.url.origin
-            found = next((connection for connection in free if connection.can_handle_request(origin)), None)
-            if found is not None:
-                free.remove(found)
-            else:
-                if len(kept) >= self._max_connections:
-                    if not free:
-                        break
-                    closing.append(free.pop())  # it leads elsewhere
-                    kept.remove(closing[-1])
-                found = self.create_connection(origin)
-                kept.append(found)
-            request.assign_to_connection(found)
-        self._connections = kept
-        return closing
+    method: str
+    url: str
+    what: str
+    """Names it in messages. Never the URL, which may carry a token."""
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Transport(httpx.AsyncHTTPTransport):
-    """The way to one homeserver, with up to `most` connections."""
+class Body:
+    """The body of one answer: at most `limit` bytes, of which `take` gives each."""
 
-    def __init__(self, *, tls: ssl.SSLContext, most: int) -> None:
-        super().__init__(verify=tls, trust_env=False)
-        # There is no other way to hand a pool to httpx.
-        assert isinstance(self._pool, httpcore.AsyncConnectionPool)  # noqa: S101 - and this is still the way
-        self._pool = Pool(
-            ssl_context=tls,
-            max_connections=most,
-            max_keepalive_connections=most,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            socket_options=SOCKET_OPTIONS,
-        )
+    __slots__ = ("_limit", "_pieces", "_take", "_what", "raw")
+
+    def __init__(self, what: str, limit: int, take: Take) -> None:
+        self._what = what
+        self._limit = limit
+        self._take = take
+        self._pieces = 0
+        self.raw = bytearray()  # and no list: a thousand pieces of one byte are to take a thousand bytes
+
+    def expect(self, encoding: str) -> None:
+        """Raises Failed for an encoding that would have to be undone: a small answer could become a large one."""
+        if encoding.strip().lower() not in {"", "identity"}:
+            raise Failed(
+                f"{self._what} failed: the answer is compressed, unasked for; turn that off in the proxy before it.",
+                Outcome.UNREADABLE,
+            )
+
+    def add(self, piece: bytes) -> None:
+        """Raises Failed where it goes beyond the bounds, Overloaded where no more is to be had."""
+        self._pieces += 1
+        if self._pieces > _SCRAPS and len(self.raw) < self._pieces * _LEAST_OF_A_PIECE:
+            raise Failed(f"{self._what} failed: the answer comes in too many pieces.", Outcome.BROKEN)
+        if len(self.raw) + len(piece) > self._limit:
+            raise Failed(f"{self._what} failed: the answer is larger than {self._limit} bytes.", Outcome.TOO_LARGE)
+        if not self._take(len(piece)):
+            raise Overloaded(f"{self._what} failed: too many large answers at once; try again.")
+        self.raw += piece
 
 
-def open_engine(transport: httpx.AsyncBaseTransport, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """A client that goes where it is told and nowhere else: it follows nothing, asks no proxy of the environment, keeps
-    no cookie, and wants nothing compressed."""
-    return httpx.AsyncClient(
-        transport=transport,
-        timeout=timeout,
-        follow_redirects=False,
-        trust_env=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"},
-    )
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By names in lower case."""
+    body: bytearray
+    distrust: Callable[[], None] = lambda: None
+    """To be called where the body is not what was asked for: it may be the answer to another question, so nothing more
+    may be asked on its connection. Only before the next `await`."""
+
+
+class Engine(Protocol):
+    """Follows no redirect, keeps no cookie, asks no proxy of the environment."""
+
+    async def exchange(self, request: Request, body: Body) -> Response:
+        """Raises Failed where no whole answer comes, and what `body` raises."""
+
+    async def open(self) -> None:
+        """Before the first exchange."""
+
+    async def close(self) -> None:
+        """No exchange is under way any more."""
+
+
+def broken(what: str, reason: str, outcome: Outcome = Outcome.BROKEN) -> Failed:
+    """The exception for a call that failed on the way. `reason` quotes nothing of the request."""
+    return Failed(f"{what} failed ({reason}): see whether the homeserver is up and its URL is right.", outcome)
+
+
+def too_slow(what: str) -> Failed:
+    """… where the answer did not come whole in time."""
+    return Failed(f"{what} took too long: see whether the homeserver is overloaded.", Outcome.TIMEOUT)
+
+
+def nobody_there(what: str) -> Failed:
+    """… where no connection was made in time."""
+    return Failed(f"{what} took too long: nobody answers at its address.", Outcome.UNREACHABLE)
+
+
+def untrusted(what: str, problem: str) -> Failed:
+    """… where the certificate is the reason; `problem` is what OpenSSL says of it."""
+    return Failed(f"{what} failed: the certificate is not valid: {problem.rstrip('.')}.", Outcome.TLS)

@@ -8,8 +8,9 @@ must not carry a request for another, and the engine tells connections apart by 
 from __future__ import annotations
 
 import re
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,8 +18,11 @@ import httpcore
 import httpx
 
 from uvs.net.egress import Egress
-from uvs.net.engine import SOCKET_OPTIONS, Pool
 from uvs.net.hosts import IPAddress, in_url
+
+SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024),)
+"""The event loop reads all that has arrived on a connection at once, before anybody can say that it is too much. Where
+the system chooses the size of its buffers, that is megabytes."""
 
 MAX_HEAD = 16 * 1024
 """Bytes of an answer's status line and headers. The engine would take six times that, of four bytes each, and serve
@@ -42,19 +46,56 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         super().__init__(verify=tls, trust_env=False)
         # There is no other way to hand a network backend to httpx.
         assert isinstance(self._pool, httpcore.AsyncConnectionPool)  # noqa: S101 - and this is still the way
-        self._pool = Pool(
-            ssl_context=tls,
-            network_backend=GuardedBackend(egress, httpcore.URL(proxy) if proxy else None),
-            socket_options=SOCKET_OPTIONS,
-            max_connections=None,  # the client bounds them
-            max_keepalive_connections=0,
-            keepalive_expiry=0.0,
+        self._pool = _NoPool(
+            ssl_context=tls, network_backend=GuardedBackend(egress, httpcore.URL(proxy) if proxy else None)
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Says to the other side, too, that there is one request to a connection."""
         request.headers["Connection"] = "close"
         return await super().handle_async_request(request)
+
+
+class _NoPool(httpcore.AsyncConnectionPool):
+    """A connection for each request, in the place of httpcore's pool, which counts all of its connections anew for each
+    of them and loses those whose request is given up at the wrong moment. How many there are, the client bounds."""
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        connection = httpcore.AsyncHTTPConnection(
+            request.url.origin,
+            ssl_context=self._ssl_context,
+            network_backend=self._network_backend,
+            socket_options=SOCKET_OPTIONS,
+        )
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return httpcore.Response(
+            response.status,
+            headers=response.headers,
+            content=_Content(response, connection),
+            extensions=response.extensions,
+        )
+
+
+class _Content:
+    """The body of an answer, which closes its connection with itself."""
+
+    def __init__(self, response: httpcore.Response, connection: httpcore.AsyncHTTPConnection) -> None:
+        self._response = response
+        self._connection = connection
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._response.aiter_stream():
+            yield piece
+
+    async def aclose(self) -> None:
+        try:
+            await self._response.aclose()
+        finally:
+            await self._connection.aclose()
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):

@@ -28,6 +28,7 @@ MODULES = (
     Module("tests.fuzz.targets.requests"),
     Module("tests.fuzz.targets.connections"),
     Module("tests.fuzz.targets.answers"),
+    Module("tests.fuzz.targets.homeserver_bytes"),
     Module("tests.fuzz.targets.addresses"),
     Module("tests.fuzz.targets.discovery"),
     Module("tests.fuzz.targets.operators"),

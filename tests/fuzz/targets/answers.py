@@ -27,6 +27,7 @@ from uvs.matrix.power_levels import DEFAULTS, MAX_LEVEL
 from uvs.net import answers
 from uvs.net.answers import Answer, ByteBudget
 from uvs.net.calls import Call, Outcome
+from uvs.net.engine import Response
 from uvs.net.http import HttpClient, open_client
 
 HOMESERVERS = "homeservers'"
@@ -193,7 +194,7 @@ def _bounded(seconds: int | None) -> bool:
 )
 def retry_after(data: bytes) -> str:
     """Between a second and a minute, whatever is said."""
-    seconds = answers._retry_after(httpx.Response(429, headers=[(b"retry-after", data)]))
+    seconds = answers._retry_after(Response(429, {"retry-after": data.decode("latin-1")}, bytearray()))
     assert type(seconds) is int
     assert 1 <= seconds <= 60
     if re.fullmatch(rb"[0-9]{1,9}", data):
@@ -219,7 +220,7 @@ class Canned(HttpClient):
 
     def _answer(self, url: str, params: str, what: str, expect: type[Any]) -> Answer[Any]:
         status, body = _read(self._answers[self._place(url, params)])
-        return answers.read_answer(httpx.Response(status), bytearray(body), what, expect)
+        return answers.read_answer(Response(status, {}, bytearray(body)), what, expect)
 
 
 def _read(given: bytes) -> tuple[int, bytes]:
