@@ -62,8 +62,8 @@ fuzz-short: parts ## Some thousand inputs to every parser of what others write
 fuzz: parts ## A million to each, hours (TARGETS="…", UVS_FUZZ_RUNS, UVS_FUZZ_SEED, UVS_FUZZ_JOBS)
 	@nice -n 19 $(RUN)python -m tests.fuzz $(TARGETS)
 
-bench: venv ## Measure the service against a stub homeserver
-	@$(RUN)python -m benchmarks
+bench: venv ## Measure the service against a stub homeserver (REFERENCE=file, ROWS="…": benchmarks/README.md)
+	@$(RUN)python -m benchmarks $(if $(REFERENCE),--reference $(REFERENCE)) $(addprefix --only ,$(ROWS))
 
 proofs: venv ## The image and the systemd unit, built and run without a container engine (root, two minutes)
 	@$(RUN)python -m pytest -v tests/packaging/image_proof.py tests/packaging/unit_proof.py
