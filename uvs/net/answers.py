@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -32,25 +32,34 @@ class ByteBudget:
     """How many bytes of answers may be held at once."""
 
     def __init__(self, most: int = MAX_BUFFERED) -> None:
-        self._free = most
+        self.free = most
 
-    @contextmanager
-    def account(self) -> Iterator[Take]:
-        """What is taken within this block is given back at its end."""
-        taken = 0
+    def account(self) -> Account:
+        """What is taken within its block is given back at the end."""
+        return Account(self)
 
-        def take(size: int) -> bool:
-            nonlocal taken
-            if size > self._free:
-                return False
-            self._free -= size
-            taken += size
-            return True
 
-        try:
-            yield take
-        finally:
-            self._free += taken
+class Account:
+    """One answer's part of the budget."""
+
+    __slots__ = ("_budget", "_taken")
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._taken = 0
+
+    def __enter__(self) -> Take:
+        return self._take
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.free += self._taken
+
+    def _take(self, size: int) -> bool:
+        if size > self._budget.free:
+            return False
+        self._budget.free -= size
+        self._taken += size
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,14 @@ class Connection(asyncio.Protocol):
         self._exchange: _Exchange | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.idle_since = 0.0
+        """On the loop's clock. For whoever keeps it while it is idle."""
 
     async def ask(self, request: Request, message: bytes, body: Body, deadline: float) -> Response:
         """Send `message` and read the answer into `body`. Raises Failed, what `body` raises, and Lost."""
         assert self._transport is not None  # noqa: S101 - nobody has one that is closed
         loop = asyncio.get_running_loop()
-        self._set_timer(deadline, self._fail_late)
+        self._timer = loop.call_at(deadline, self._fail_late)
         answer: asyncio.Future[Response] = loop.create_future()
         self._exchange = _Exchange(request, body, answer)
         self._transport.write(message)
@@ -77,10 +79,6 @@ class Connection(asyncio.Protocol):
             if self._exchange is not None:  # whoever asked has given up
                 self._exchange = None
                 self.close()
-
-    def rest(self, seconds: float) -> None:
-        """Be idle, and close after that time."""
-        self._set_timer(asyncio.get_running_loop().time() + seconds, self.close)
 
     def close(self) -> None:
         """At once. Nothing is sent any more and nobody is waited for."""
@@ -202,10 +200,6 @@ class Connection(asyncio.Protocol):
     def _fail_late(self) -> None:
         if self._exchange is not None:
             self._fail(too_slow(self._exchange.request.what))
-
-    def _set_timer(self, when: float, do: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_at(when, do)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -55,11 +55,14 @@ class DirectEngine:
         self._idle: defaultdict[_Origin, list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
         self._opening = 0
+        self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Connections are made when they are needed."""
 
     async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for connection in tuple(self._open):
             connection.close()
 
@@ -79,9 +82,23 @@ class DirectEngine:
         except Lost:
             raise broken(request.what, "the connection is closed instead of an answer") from None
         if connection.usable:
-            connection.rest(KEEPALIVE_SECONDS)
-            idle.append(connection)
+            self._rest(connection, idle)
         return response
+
+    def _rest(self, connection: Connection, idle: list[Connection]) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(KEEPALIVE_SECONDS / 2, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long. One timer for all: a timer for each would be set with every call."""
+        loop = asyncio.get_running_loop()
+        for connection in [each for idle in self._idle.values() for each in idle]:
+            if loop.time() - connection.idle_since > KEEPALIVE_SECONDS / 2:
+                connection.close()
+        self._sweeper = loop.call_later(KEEPALIVE_SECONDS / 2, self._sweep) if self._open else None
 
     def _render(self, request: Request) -> tuple[_Origin, bytes]:
         """The request as it goes over the wire. What could end a line, or add one, is in none of its parts."""

@@ -5,8 +5,9 @@ direct one for the operator's own homeservers (`uvs.net.direct`), and httpx's fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from uvs import __version__
 from uvs.errors import Overloaded
@@ -24,8 +25,7 @@ Take = Callable[[int], bool]
 """Takes so many bytes more, and says whether they were to be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request. `url` is absolute and percent-encoded; `extensions` are httpx's."""
 
     method: str
@@ -34,7 +34,7 @@ class Request:
     """Names it in messages. Never the URL, which may carry a token."""
     headers: Mapping[str, str]
     body: bytes | None = None
-    extensions: Mapping[str, Any] = field(default_factory=dict)
+    extensions: Mapping[str, Any] = {}
 
 
 class Body:
@@ -69,15 +69,18 @@ class Body:
         self.raw += piece
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+def _nothing() -> None:
+    """For a connection that is closed anyway."""
+
+
+class Response(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     status: int
     headers: Mapping[str, str]
     """By names in lower case."""
     body: bytearray
-    distrust: Callable[[], None] = lambda: None
+    distrust: Callable[[], None] = _nothing
     """To be called where the body is not what was asked for: it may be the answer to another question, so nothing more
     may be asked on its connection. Only before the next `await`."""
 

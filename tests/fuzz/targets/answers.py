@@ -128,7 +128,7 @@ def http_answers(data: bytes) -> str:
     client, site = _site()
     site.answer = httpx.Response(code, headers=headers, stream=_Chunks(body))
     outcome = runner().run(ask_for_a_refusal(client, "http://h/"))
-    assert site.budget._free == site.BUDGET
+    assert site.budget.free == site.BUDGET
     assert isinstance(outcome, str) or code == outcome.status
     if isinstance(outcome, str):
         return outcome
