@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +35,7 @@ def create_app(
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
-    getrandbits: Callable[[int], int] = secrets.randbits,
+    getrandbits: Callable[[int], int] = random.getrandbits,
 ) -> Starlette:
     """The application. `transport`, `clock` (seconds) and `getrandbits` are for tests."""
     metrics = Metrics()

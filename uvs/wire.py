@@ -65,7 +65,7 @@ class Callers:
 
     @staticmethod
     def _shown(request: Request, authorization: bytes) -> bool:
-        given = [value for name, value in request.headers.raw if name == b"authorization"]
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
         return len(given) == 1 and hmac.compare_digest(given[0], authorization)
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -22,6 +21,7 @@ from uvs.ops.upstream import spending
 from uvs.wire import json_response, log_facts
 
 _log = logging.getLogger("uvs.access")
+_HEADER = HEADER.lower().encode()
 
 
 class AccessMiddleware:
@@ -48,10 +48,11 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = reference
+                message["headers"] = [*message.get("headers", ()), (_HEADER, reference.encode())]
             await send(message)
 
-        with self._metrics.in_flight.track_inprogress(), spending() as spent:
+        self._metrics.in_flight.inc()
+        with spending() as spent:
             try:
                 await self._app(scope, receive, send_with_reference)
             except Exception:  # noqa: BLE001 - the last net
@@ -65,6 +66,8 @@ class AccessMiddleware:
                         status=500,
                     )
                     await answer(scope, receive, send_with_reference)
+            finally:
+                self._metrics.in_flight.dec()
         seconds = time.perf_counter() - started
         facts.setdefault("outcome", Outcome.OK)
         self._metrics.request(scope["path"], facts["outcome"], facts.get("reason", ""), seconds)

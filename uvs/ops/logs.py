@@ -10,9 +10,12 @@ Who was in which room is personal data. Identifiers are told by their type, here
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
+import math
+import re
 import secrets
 import sys
 import traceback
@@ -41,6 +44,9 @@ LEVELS = {
 _PSEUDONYM_SYMBOLS = 12
 """Of base32, so 60 bits: no two people of one homeserver will share a pseudonym."""
 
+_REMEMBERED = 2048
+"""Pseudonyms: those of the rooms that have calls now, and of their people."""
+
 
 class Pseudonyms:
     """Stand-ins for identifiers of people and rooms: `@3XK7T2M9NQ5R`, the same for the same, with no way back without
@@ -50,14 +56,16 @@ class Pseudonyms:
         """Without `key`, they change with each start."""
         secret = secrets.token_bytes(32) if key is None else key.encode()
         self._key = hashlib.blake2b(secret).digest()  # of the one length that a key may have
+        self._remembered = functools.lru_cache(maxsize=_REMEMBERED)(self._make)
 
     def __call__(self, value: object) -> object:
         """`value` as it may stand in the log."""
-        if not isinstance(value, UserID | RoomID | RoomAlias):
-            return value
-        digest = hashlib.blake2b(value.value.encode(), key=self._key, digest_size=8).digest()
+        return self._remembered(value.value) if isinstance(value, UserID | RoomID | RoomAlias) else value
+
+    def _make(self, value: str) -> str:
+        digest = hashlib.blake2b(value.encode(), key=self._key, digest_size=8).digest()
         code: str = base32_crockford.encode(int.from_bytes(digest) >> (64 - 5 * _PSEUDONYM_SYMBOLS))
-        return value.value[0] + code.zfill(_PSEUDONYM_SYMBOLS)
+        return value[0] + code.zfill(_PSEUDONYM_SYMBOLS)
 
 
 def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
@@ -67,6 +75,9 @@ def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
+    # What no line of ours says is not looked up for each of them (Python's Logging HOWTO, "Optimization").
+    logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Uvicorn says at INFO what this service says itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, LEVELS[level]))
 
@@ -98,7 +109,13 @@ class _Formatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second = math.floor(record.created)
+    return f"{_to_the_second(second)}.{int((record.created - second) * 1000):03}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class ConsoleFormatter(_Formatter):
@@ -123,9 +140,12 @@ class JsonFormatter(_Formatter):
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+_NOT_PLAIN = re.compile(r'[ "=\\]')
 
 
 def _plain(value: object) -> str:
     text = str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=\\') else json.dumps(text)
+    return text if text and text.isprintable() and not _NOT_PLAIN.search(text) else json.dumps(text)

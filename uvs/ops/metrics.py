@@ -6,6 +6,7 @@ becomes one, so that nobody can fill the memory here or there, and no name of a 
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 import time
@@ -100,6 +101,10 @@ class Metrics:
         build = Gauge("uvs_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
         _Process(registry=registry)
+        # `labels` takes several times as long as what is then done. These remember no more than there are labels.
+        self._counted = functools.cache(self._requests.labels)
+        self._timed = functools.cache(self._seconds.labels)
+        self._called = functools.cache(self._upstream.labels)
         for path in (VERIFY_USER, VERIFY_USER_IN_ROOM):
             for outcome, reasons in REASONS.items():
                 for reason in reasons if outcome is not Outcome.OK else ():
@@ -110,12 +115,12 @@ class Metrics:
         """A request was answered."""
         path = path if path in _PATHS else OTHER_PATH
         reason = reason if reason in REASONS[outcome] else ""
-        self._requests.labels(path, outcome, reason).inc()
-        self._seconds.labels(path).observe(seconds)
+        self._counted(path, outcome, reason).inc()
+        self._timed(path).observe(seconds)
 
     def upstream(self, call: Call, outcome: CallOutcome, seconds: float) -> None:
         """A call to a homeserver or a name server has ended."""
-        self._upstream.labels(call, outcome).observe(seconds)
+        self._called(call, outcome).observe(seconds)
 
     def cache(self, name: str) -> Callable[[bool], None]:
         """For the cache `name` (one of CACHES) to tell of each question whether it could answer it."""
