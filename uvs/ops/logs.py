@@ -76,7 +76,7 @@ def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
     # What no line of ours says is not looked up for each of them (Python's Logging HOWTO, "Optimization").
-    logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001
+    logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Uvicorn says at INFO what this service says itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, LEVELS[level]))
