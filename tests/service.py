@@ -13,10 +13,14 @@ from tests.parts import issued
 from uvs.app import create_app
 from uvs.settings import Settings
 
+KEEPING_NOTHING = {"cache_token_ttl": 0, "cache_membership_ttl": 0, "cache_power_levels_ttl": 0}
+"""Tests change the homeserver and look at once whether that counts; those about the cache say otherwise."""
+
 
 def settings(**options: Any) -> Settings:
     """Settings with nothing from the environment but what a test gives."""
-    return Settings(**{"homeserver_url": "http://fake.invalid", "access_token": issued.secret(), **options})
+    given = {"homeserver_url": "http://fake.invalid", "access_token": issued.secret(), **KEEPING_NOTHING, **options}
+    return Settings(**given)
 
 
 @asynccontextmanager

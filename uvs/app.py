@@ -26,7 +26,7 @@ from uvs.ops.readiness import Readiness
 from uvs.ops.startup import report_homeserver
 from uvs.settings import Settings
 from uvs.verification.api import VerificationApi
-from uvs.ways import connect
+from uvs.ways import connect, open_cache
 from uvs.wire import Callers, Gate, guarded
 
 
@@ -44,7 +44,8 @@ def create_app(
         metrics.upstream(call, outcome, seconds)
         upstream.observe(seconds)
 
-    ways = connect(settings, transport=transport, observe=observe, clock=clock, caches=metrics.cache)
+    cache = open_cache(settings, clock=clock, caches=metrics.cache)
+    ways = connect(settings, transport=transport, observe=observe, clock=clock, caches=metrics.cache, cache=cache)
     callers = _callers(settings, clock)
     gate = Gate(
         callers=callers,
@@ -65,7 +66,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(on_loop_error)
-        async with ways:
+        async with cache, ways:
             # Without the default one, nobody's standing can be told; without another, nobody there.
             reports = [
                 asyncio.create_task(report_homeserver(homeserver, further=further))

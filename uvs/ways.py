@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,12 +12,15 @@ from typing import Self
 
 import httpx
 
+from uvs.cache import Cache, Digests, Store, tell_nobody
+from uvs.cache.memory import MemoryStore
+from uvs.cache.redis import RedisStore
 from uvs.homeserver import Federation, Inspectable
 from uvs.homeserver.federation import PLACES, FoundHomeservers, RemoteHomeservers
+from uvs.homeserver.proofs import Proofs, Times
 from uvs.homeserver.ways_in import WAYS_IN
 from uvs.limits import ConcurrencyLimit
 from uvs.net.answers import MAX_BUFFERED, ByteBudget
-from uvs.net.cache import tell_nobody
 from uvs.net.calls import Observe, observe_nothing
 from uvs.net.destination import Addresses
 from uvs.net.discovery import Discovery
@@ -36,9 +40,35 @@ FETCH_SHARE = 0.4
 """The part of a request's time that looking for a well-known document may take, where that is less than it needs."""
 
 
-def connect_homeserver(own: OwnHomeserver, client: HttpClient, federation: Federation | None = None) -> Inspectable:
+def tell_nobody_of(_cache: str) -> Callable[[bool], None]:
+    """For who measures nothing."""
+    return tell_nobody
+
+
+Tell = Callable[[str], Callable[[bool], None]]
+"""Gives for each cache whom to tell of hits and misses."""
+
+
+def open_cache(
+    settings: Settings, *, clock: Callable[[], float] = time.monotonic, caches: Tell = tell_nobody_of
+) -> Cache:
+    """Where the answers about people and rooms are kept."""
+    secret = settings.cache_secret.get_secret_value().encode() if settings.cache_secret else secrets.token_bytes(32)
+    digests = Digests(secret)
+    store: Store = MemoryStore(clock=clock)
+    if settings.cache_url is not None:
+        from uvs.cache.redis_client import RedisConnection  # noqa: PLC0415 - an extra, which takes 10 MB
+
+        connection = RedisConnection(settings.cache_url.get_secret_value(), ca_file=settings.ca_file)
+        store = RedisStore(connection, digests, clock=clock, wall=time.time, tell=caches("redis"))
+    return Cache(store, digests, clock=clock)
+
+
+def connect_homeserver(
+    own: OwnHomeserver, client: HttpClient, federation: Federation | None = None, proofs: Proofs | None = None
+) -> Inspectable:
     """The configured way to one of the operator's homeservers; `federation` for what it may have to be asked as others
-    do."""
+    do. Without `proofs`, nothing is kept."""
     return WAYS_IN[own.access].open(
         client,
         url=own.url,
@@ -46,6 +76,7 @@ def connect_homeserver(own: OwnHomeserver, client: HttpClient, federation: Feder
         federation_url=own.federation_url,
         server_name=own.server_name,
         federation=federation,
+        proofs=proofs,
     )
 
 
@@ -71,16 +102,22 @@ class Ways:
         await self._opened.aclose()
 
 
-def connect(
+def connect(  # noqa: PLR0913 - what an application and tests have a say in
     settings: Settings,
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     observe: Observe = observe_nothing,
     clock: Callable[[], float] = time.monotonic,
-    caches: Callable[[str], Callable[[bool], None]] = lambda _name: tell_nobody,
+    caches: Tell = tell_nobody_of,
+    cache: Cache | None = None,
 ) -> Ways:
     """Nothing is asked yet. `transport` (the way to the operator's own homeservers) and `clock` (seconds) are for
-    tests; `caches` gives for each cache whom to tell of hits and misses."""
+    tests. Without `cache`, every question about people and rooms is asked; whoever gives it opens and closes it."""
+    times = Times(settings.cache_token_ttl, settings.cache_membership_ttl, settings.cache_power_levels_ttl)
+
+    def proofs(*whose: str) -> Proofs | None:
+        return Proofs(cache, times, *whose, tell=caches) if cache is not None else None
+
     tls = trust(settings.ca_file)
     client = partial(open_client, timeout=settings.request_timeout, tls=tls, observe=observe)
 
@@ -118,7 +155,7 @@ def connect(
             # It may have to be found as others find it, and its people must not wait for strangers then.
             found.append(outbound_client(MAX_CONNECTIONS))
             elsewhere = FoundHomeservers(found[-1], discovery)
-        homeservers.append(connect_homeserver(own, its_client, elsewhere))
+        homeservers.append(connect_homeserver(own, its_client, elsewhere, proofs(*_identity(own))))
 
     # Each of the other homeservers, and all strangers together, have a part of the places, and the default has at least
     # what is left: people of one that is slow wait, or are turned away, in its own part.
@@ -133,6 +170,11 @@ def connect(
         for own, homeserver in list(zip(settings.own_homeservers, homeservers, strict=True))[1:]
         if own.server_name is not None
     }
-    federation = RemoteHomeservers(outbound, discovery, places=part)
+    federation = RemoteHomeservers(outbound, discovery, places=part, proofs=proofs("federation"))
     verifier = Verifier(homeservers[0], others=others, federation=federation, policy=policy)
     return Ways([*clients, *found, outbound], homeservers, discovery, policy, verifier)
+
+
+def _identity(own: OwnHomeserver) -> tuple[str, ...]:
+    """What an answer of it depends on, besides what was asked."""
+    return "own", own.access, own.url, own.federation_url or "", str(own.server_name or "")

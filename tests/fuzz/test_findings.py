@@ -23,7 +23,7 @@ from tests.fuzz.targets.discovery import Fixed, Web
 from uvs.check import homeserver, jitsi, reach
 from uvs.check.rows import Group, State
 from uvs.errors import CannotTell
-from uvs.homeserver.client_api import read_content
+from uvs.homeserver.events import read_content
 from uvs.homeserver.ways_in import Access
 from uvs.matrix.identifiers import ServerName
 from uvs.matrix.server_globs import ServerGlobs

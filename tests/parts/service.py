@@ -33,7 +33,7 @@ class Service(Stoppable):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._auth_token = auth_token
-        secrets = [value for name, value in (options or {}).items() if name.endswith(("_TOKEN", "_KEY"))]
+        secrets = [value for name, value in (options or {}).items() if name.endswith(("_TOKEN", "_KEY", "_SECRET"))]
         for value in (access_token, auth_token or "", *secrets):
             issued.register(value)
         env = {
@@ -44,6 +44,10 @@ class Service(Stoppable):
             "UVS_ACCESS_TOKEN": access_token,
             "UVS_LISTEN_ADDRESS": "127.0.0.1",
             "UVS_PORT": str(self.port),
+            # Tests change the homeserver and look at once whether that counts; those about the cache say otherwise.
+            "UVS_CACHE_TOKEN_TTL": "0",
+            "UVS_CACHE_MEMBERSHIP_TTL": "0",
+            "UVS_CACHE_POWER_LEVELS_TTL": "0",
         }
         if auth_token is not None:
             env["UVS_AUTH_TOKEN"] = auth_token

@@ -87,7 +87,7 @@ class TestTheTable:
             f"""\
 settings
   ok    options                      no mistakes
-  ok    cache                        no verification is kept; delegations of other servers are, 5 minutes to 48 hours
+  ok    cache                        tokens 300 s, membership 5 s, levels 5 s (memory); delegations 5 min to 48 hours
 
 homeserver matrix.example ({world.homeserver.url}, synapse-admin)
   ok    DNS                          127.0.0.1 is an address
@@ -178,8 +178,8 @@ homeserver matrix.example ({world.homeserver.url}, synapse-admin)
         world.homeserver.faults[USERINFO] = answering(404)
         narrow = _in_a_terminal(world, status=1, NO_COLOR="1", COLUMNS="80").splitlines()
         assert max(map(len, narrow)) <= 80
-        cache = narrow.index("  ok    cache                        no verification is kept; delegations of")
-        assert narrow[cache + 1].strip() == "other servers are, 5 minutes to 48 hours"
+        cache = narrow.index("  ok    cache                        tokens 300 s, membership 5 s, levels 5 s")
+        assert narrow[cache + 1].strip() == "(memory); delegations 5 min to 48 hours"
         assert " ".join(" ".join(narrow).split()) == " ".join(uvs("check").out.split())
 
 

@@ -89,6 +89,11 @@ OPTIONS: Mapping[str, tuple[str, str, Any]] = {
     "request_timeout": ("2.5", "2.5", 2.5),
     "max_concurrent_requests": ("7", "7", 7),
     "rate_limit": ("600", "600", 600),
+    "cache_token_ttl": ("60", "60", 60),
+    "cache_membership_ttl": ("2.5", "2.5", 2.5),
+    "cache_power_levels_ttl": ("0", "0", 0),
+    "cache_url": ("redis://:pass@redis:6380/1", '"redis://:pass@redis:6380/1"', "redis://:pass@redis:6380/1"),
+    "cache_secret": ("key", '"key"', "key"),
     "log_level": ("verbose", '"verbose"', "verbose"),
     "log_format": ("json", '"json"', "json"),
     "disable_ip_blacklist": ("true", "true", True),
@@ -113,6 +118,7 @@ OPTIONS: Mapping[str, tuple[str, str, Any]] = {
 }
 
 COMPANIONS = {
+    "cache_url": {"UVS_CACHE_SECRET": "key"},
     "federation_allow": {"UVS_FEDERATION": "listed"},
     "internal_address": {"UVS_INTERNAL_PORT": "3001"},
 }
@@ -157,6 +163,11 @@ class TestWhereOptionsComeFrom:
             "request_timeout": 10.0,
             "max_concurrent_requests": 1000,
             "rate_limit": 600,
+            "cache_token_ttl": 300.0,
+            "cache_membership_ttl": 5.0,
+            "cache_power_levels_ttl": 5.0,
+            "cache_url": None,
+            "cache_secret": None,
             "log_level": "info",
             "log_format": "console",
             "disable_ip_blacklist": False,

@@ -74,8 +74,16 @@ def _check_settings(group: Group, loaded: Loaded | Mistakes) -> None:
         group.warn("options", warning)
     if not loaded.warnings:
         group.ok("options", "no mistakes")
-    kept = f"delegations of other servers are, {MIN_SECONDS / 60:g} minutes to {MAX_SECONDS / 3600:g} hours"
-    group.ok("cache", f"no verification is kept; {kept}")
+    settings = loaded.settings
+    kept = {
+        "tokens": settings.cache_token_ttl,
+        "membership": settings.cache_membership_ttl,
+        "levels": settings.cache_power_levels_ttl,
+    }
+    times = ", ".join(f"{what} {seconds:g} s" for what, seconds in kept.items() if seconds)
+    where = "memory" if settings.cache_url is None else "Redis"
+    others = f"delegations {MIN_SECONDS / 60:g} min to {MAX_SECONDS / 3600:g} hours"
+    group.ok("cache", f"{times} ({where}); {others}" if times else f"no verification is kept; {others}")
 
 
 async def _walk(report: Report, settings: Settings, wanted: Wanted) -> None:

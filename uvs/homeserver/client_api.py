@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from uvs.cache import Question
 from uvs.errors import CannotTell, Overloaded, Refusal
 from uvs.homeserver import Federation, Finding, Standing
 from uvs.homeserver.credential import Credential
+from uvs.homeserver.proofs import Proofs, keeping_nothing
 from uvs.homeserver.userinfo import LIMIT, PATH, WHAT, Userinfo, parse_user, read_userinfo
 from uvs.matrix.identifiers import RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
@@ -27,10 +30,6 @@ NO_ROOM = RoomID.parse("!uvs-start-up-check:invalid")
 _NO_OPENID = (
     "add the `openid` resource to the listener behind UVS_HOMESERVER_URL, or name another in UVS_FEDERATION_URL"
 )
-
-MAX_EVENT = 65_536  # bytes; client-server API, "Size limits"
-EVENT_LIMIT = 512 * 1024
-"""Bytes of an answer with an event in it: escapes may make it six times as large."""
 
 T = TypeVar("T")
 
@@ -59,9 +58,11 @@ class ClientApi(ABC):
         federation_url: str | None = None,
         server_name: ServerName | None = None,
         federation: Federation | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         """The URLs have no slash at the end. Without `server_name`, the homeserver is asked for it. `federation` finds
-        where OpenID tokens are redeemed, if that is not at `federation_url` or `url`."""
+        where OpenID tokens are redeemed, if that is not at `federation_url` or `url`. Without `proofs`, nothing is
+        kept."""
         self._client = client
         self._credential = Credential(access_token, self.credential_name, self.mends)
         self._url = url
@@ -69,6 +70,7 @@ class ClientApi(ABC):
         self._federation = federation
         self._configured_name = server_name
         self._own_id: UserID | None = None
+        self._proofs = proofs or keeping_nothing()
 
     async def server_name(self) -> ServerName:
         """The configured name, or that of the token's owner."""
@@ -109,8 +111,12 @@ class ClientApi(ABC):
             raise answer.unexpected()
         return OpenIDToken(answer.body.access_token)
 
-    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+    async def _user(self, token: OpenIDToken) -> UserID | Refusal:
         """The user who was given `token`, or BAD_TOKEN."""
+        return await self._proofs.get(self._proofs.token(token, partial(self._redeem, token)))
+
+    async def _redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        """The same, and the homeserver is asked whatever is known."""
         answer = await self._client.get(
             self._federation_url + PATH,
             params={"access_token": token.secret},
@@ -174,16 +180,33 @@ class ClientApi(ABC):
         return [Finding(name), *check_name((await self.own_id()).server_name, self._configured_name)]
 
     @abstractmethod
-    async def _creation(self, room_id: RoomID) -> RoomCreation:
-        """Who created the room."""
+    async def _ask_power_levels(self, room_id: RoomID) -> msgspec.Raw | None:
+        """The content of the room's power levels event; `None` where it has none."""
+
+    @abstractmethod
+    async def _ask_creation(self, room_id: RoomID) -> tuple[str, msgspec.Raw]:
+        """Who sent the room's creation event, and its content."""
+
+    def _power_levels(self, room_id: RoomID) -> Question[PowerLevels]:
+        return self._proofs.power_levels(room_id, self._ask_power_levels)
+
+    def _creation(self, room_id: RoomID) -> Question[RoomCreation]:
+        return self._proofs.creation(room_id, self._ask_creation)
+
+    def _levels(self, room_id: RoomID) -> tuple[Question[PowerLevels], Question[RoomCreation] | None]:
+        """What has to be known for a standing. Where creators stand above all, who they are is asked at once."""
+        return self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else None
 
     async def _standing(
-        self, user: UserID, room_id: RoomID, levels: PowerLevels, creation: RoomCreation | None
+        self, user: UserID, room_id: RoomID, levels: PowerLevels, creation: Question[RoomCreation] | None
     ) -> Standing:
-        """That of a joined member. `creation` is looked up where it is `None` and matters."""
-        if creation is None and levels.needs_creation(user, room_id):
-            creation = await self._creation(room_id)
-        return Standing.of(user, room_id, levels, creation)
+        """That of a joined member. `creation` is looked up where it was not asked and matters."""
+        if not levels.needs_creation(user, room_id):
+            return Standing.of(user, room_id, levels, None)
+        if creation is None:
+            creation = self._creation(room_id)
+            await self._proofs.ask(creation)
+        return Standing.of(user, room_id, levels, creation.result())
 
 
 def check_name(actual: ServerName, configured: ServerName | None) -> list[Finding]:
@@ -204,19 +227,3 @@ async def check_call(name: str, call: Callable[[], Awaitable[object]]) -> Findin
     except CannotTell as error:
         return Finding(name, str(error), certain=error.lasting)
     return Finding(name)
-
-
-def read_content(raw: msgspec.Raw) -> Mapping[str, Any]:
-    """The content of an event. Its author wrote what they liked; what is no object counts as an empty one. Raises
-    CannotTell where it is larger than any event may be: in memory it takes twenty times as much."""
-    try:
-        content = None if len(raw) > EVENT_LIMIT else msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return {}
-    if len(raw) > MAX_EVENT and (len(raw) > EVENT_LIMIT or len(msgspec.json.encode(content)) > MAX_EVENT):
-        raise CannotTell("Reading an event of the room failed: it is larger than any may be; see what is in that room.")
-    return content if isinstance(content, dict) else {}
-
-
-async def nothing() -> None:
-    """Among calls that are made at once, one that is not."""

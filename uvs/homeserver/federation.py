@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from uvs.errors import CannotTell, Overloaded, Refusal
+from uvs.homeserver.proofs import Proofs, keeping_nothing
 from uvs.homeserver.userinfo import LIMIT, OWN_REFUSALS, PATH, WHAT, Userinfo, read_userinfo
 from uvs.matrix.identifiers import ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
@@ -67,15 +69,23 @@ class RemoteHomeservers(FoundHomeservers):
 
     refusals = frozenset({401, 403})  # some answer 403 to a token that they do not know
 
-    def __init__(self, client: HttpClient, discovery: Discovery, *, places: int = PLACES) -> None:
-        """`places`: fewer than `PLACES`, where the service has not so many to give away."""
+    def __init__(
+        self, client: HttpClient, discovery: Discovery, *, places: int = PLACES, proofs: Proofs | None = None
+    ) -> None:
+        """`places`: fewer than `PLACES`, where the service has not so many to give away. Without `proofs`, nothing is
+        kept."""
         super().__init__(client, discovery)
+        self._proofs = proofs or keeping_nothing()
         self._places = min(places, PLACES)
         self._places_of_one = max(1, self._places * PLACES_OF_ONE // PLACES)
         self._servers: dict[str, _Server] = {}
         self._taken = 0
 
     async def redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
+        ask = partial(self._redeem, server_name, token)
+        return await self._proofs.get(self._proofs.token(token, ask, server_name.value))
+
+    async def _redeem(self, server_name: ServerName, token: OpenIDToken) -> UserID | Refusal:
         async with self._place(server_name):
             return await super().redeem(server_name, token)
 

@@ -24,10 +24,11 @@ import msgspec
 
 from uvs.errors import Refusal
 from uvs.homeserver import Account, Finding, Standing
-from uvs.homeserver.client_api import EVENT_LIMIT, NO_ROOM, START_UP_CHECK, ClientApi, check_call, nothing, read_content
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call
+from uvs.homeserver.events import EVENT_LIMIT, read_levels
 from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.matrix.power_levels import PowerLevels, RoomCreation
+from uvs.matrix.power_levels import PowerLevels
 from uvs.net.answers import Answer
 from uvs.net.calls import Call
 from uvs.net.http import path
@@ -63,39 +64,37 @@ class Msc4502(ClientApi):
         403: "the registration of the application service lacks the scope for it; write it with `uvs registration`",
     }
 
+    async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        return await self._user(token)
+
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
-        user = await self.redeem(token)
+        user = await self._user(token)
         return user if isinstance(user, Refusal) else (user, await self.standing(user, room_id))
 
     async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
-        own_name = await self.server_name()
         # What Synapse remembers of a room that it has left is never brought up to date.
-        here, joined, standing = await asyncio.gather(
-            self._is_joined(room_id, {"server_name": own_name.value}),
-            self._is_joined(room_id, {"mxid": user.value}),
-            self._levels(user, room_id),
-            return_exceptions=True,
-        )
-        if isinstance(here, BaseException):
-            raise here
-        if not here:
+        here = self._proofs.joined(room_id, "this homeserver", partial(self._is_here, room_id))
+        joined = self._proofs.joined(room_id, user.value, partial(self._is_joined, room_id, {"mxid": user.value}))
+        sees = self._proofs.joined(room_id, "we see the state", partial(self._sees, room_id))
+        await self._proofs.ask(here, joined, sees)
+        if not here.result():
             return Refusal.ROOM_UNKNOWN
-        if isinstance(joined, BaseException):
-            raise joined
-        if not joined:
+        if not joined.result():
             return Refusal.NOT_IN_ROOM
-        if isinstance(standing, BaseException):
-            raise standing
-        return standing
+        if not sees.result():
+            return _UNKNOWN
+        levels, creation = self._levels(room_id)
+        await self._proofs.ask(levels, *([creation] if creation else ()))
+        return await self._standing(user, room_id, levels.result(), creation)
 
     async def account(self, user: UserID) -> Account:
         del user
         return Account.NOT_TOLD
 
     async def room(self, room_id: RoomID) -> PowerLevels | Refusal | None:
-        if not await self._is_joined(room_id, {"server_name": (await self.server_name()).value}):
+        if not await self._is_here(room_id):
             return Refusal.ROOM_UNKNOWN
-        return await self._power_levels(room_id) if await self._sees(room_id) else None
+        return read_levels(await self._ask_power_levels(room_id)) if await self._sees(room_id) else None
 
     async def ping(self) -> None:
         await self._asks_who_is_joined(await self.own_id())
@@ -108,12 +107,15 @@ class Msc4502(ClientApi):
         return findings + list(
             await asyncio.gather(
                 check_call("token may read members", partial(self._asks_who_is_joined, own_id)),
-                check_call("OpenID tokens can be redeemed", partial(self.redeem, START_UP_CHECK)),
+                check_call("OpenID tokens can be redeemed", partial(self._redeem, START_UP_CHECK)),
             )
         )
 
     async def _asks_who_is_joined(self, user: UserID) -> None:
         await self._is_joined(NO_ROOM, {"mxid": user.value})
+
+    async def _is_here(self, room_id: RoomID) -> bool:
+        return await self._is_joined(room_id, {"server_name": (await self.server_name()).value})
 
     async def _is_joined(self, room_id: RoomID, whom: Mapping[str, str]) -> bool:
         answer = await self._get(
@@ -129,15 +131,6 @@ class Msc4502(ClientApi):
             raise answer.unexpected()
         return answer.body.joined
 
-    async def _levels(self, user: UserID, room_id: RoomID) -> Standing:
-        """What a member may do there, as far as the application service's user may see it."""
-        if not await self._sees(room_id):
-            return _UNKNOWN
-        levels, creation = await asyncio.gather(
-            self._power_levels(room_id), self._creation(room_id) if room_id.is_hash else nothing()
-        )
-        return await self._standing(user, room_id, levels, creation)
-
     async def _sees(self, room_id: RoomID) -> bool:
         """Whether the application service's user may see the room's state as it is now. Whoever has left a room is
         shown it as it was then, for good, so what they are shown of themselves has to be looked at first."""
@@ -151,19 +144,19 @@ class Msc4502(ClientApi):
             raise answer.unexpected()
         return answer.body.membership == "join"
 
-    async def _power_levels(self, room_id: RoomID) -> PowerLevels:
+    async def _ask_power_levels(self, room_id: RoomID) -> msgspec.Raw | None:
         answer = await self._event(room_id, "m.room.power_levels", answers={404})
         if answer.status == 404 and answer.errcode == "M_NOT_FOUND":
-            return PowerLevels.read(None)
+            return None
         if answer.body is None:
             raise answer.unexpected()
-        return PowerLevels.read(read_content(answer.body.content))
+        return answer.body.content
 
-    async def _creation(self, room_id: RoomID) -> RoomCreation:
+    async def _ask_creation(self, room_id: RoomID) -> tuple[str, msgspec.Raw]:
         answer = await self._event(room_id, "m.room.create")
         if answer.body is None:
             raise answer.unexpected()
-        return RoomCreation.read(answer.body.sender, read_content(answer.body.content))
+        return answer.body.sender, answer.body.content
 
     async def _event(self, room_id: RoomID, event_type: str, answers: Collection[int] = ()) -> Answer[_Event]:
         """The whole event: of its content alone, which its author wrote as they liked, nothing tells that it is one."""

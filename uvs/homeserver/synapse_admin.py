@@ -12,18 +12,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from uvs.cache import Question
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Account, Finding, Standing
-from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call, nothing, read_content
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, ClientApi, check_call
+from uvs.homeserver.events import read_levels
 from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.matrix.power_levels import PowerLevels, RoomCreation
+from uvs.matrix.power_levels import PowerLevels
 from uvs.net.answers import Answer
 from uvs.net.calls import Call
 from uvs.net.http import path
@@ -63,44 +66,45 @@ class SynapseAdmin(ClientApi):
     }
 
     async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
-        user = await super().redeem(token)
-        return user if isinstance(user, Refusal) else await self._account(user) or user
-
-    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
-        user = await super().redeem(token)
+        user = await self._user(token)
         if isinstance(user, Refusal):
             return user
-        closed, standing = await asyncio.gather(
-            self._account(user), self.standing(user, room_id), return_exceptions=True
-        )
-        if isinstance(closed, BaseException):
-            raise closed
-        if closed is not None:
-            return closed
-        if isinstance(standing, BaseException):
-            raise standing
-        return user, standing
+        closed = await self._proofs.get(self._closed(user))
+        return closed or user
+
+    async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
+        user = await self._user(token)
+        if isinstance(user, Refusal):
+            return user
+        closed = self._closed(user)
+        standing = await self._ask_standing(user, room_id, closed)
+        return closed.result() or (user, await standing())
 
     async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
-        # All at once, and each outcome kept, so that none goes on unseen.
-        joined, levels, creation = await asyncio.gather(
-            self._is_joined(user, room_id),
-            self._power_levels(room_id),
-            self._creation(room_id) if room_id.is_hash else nothing(),
-            return_exceptions=True,
-        )
-        if isinstance(joined, BaseException):
-            raise joined
-        if not joined and isinstance(levels, _RoomUnknown):
-            return Refusal.ROOM_UNKNOWN
-        if isinstance(levels, BaseException):
-            # Also where they are not joined: if the room is unknown here, another homeserver may be the one to ask.
-            raise levels
-        if not joined:
-            return Refusal.NOT_IN_ROOM
-        if isinstance(creation, BaseException):
-            raise creation
-        return await self._standing(user, room_id, levels, creation)
+        return await (await self._ask_standing(user, room_id))()
+
+    async def _ask_standing(
+        self, user: UserID, room_id: RoomID, *besides: Question[Any]
+    ) -> Callable[[], Awaitable[Standing | Refusal]]:
+        """Everything at once; what follows from it is told when it is asked for."""
+        joined = self._proofs.joined(room_id, user.value, partial(self._is_joined, user, room_id))
+        levels, creation = self._levels(room_id)
+        await self._proofs.ask(joined, levels, *([creation] if creation else ()), *besides)
+
+        async def standing() -> Standing | Refusal:
+            is_joined = joined.result()
+            try:
+                its_levels = levels.result()
+            except _RoomUnknown:
+                if is_joined:
+                    raise
+                return Refusal.ROOM_UNKNOWN
+            # Asked also where they are not joined: if the room is unknown here, another homeserver may know it.
+            if not is_joined:
+                return Refusal.NOT_IN_ROOM
+            return await self._standing(user, room_id, its_levels, creation)
+
+        return standing
 
     async def account(self, user: UserID) -> Account:
         answer = await self._ask_account(user)
@@ -111,12 +115,12 @@ class SynapseAdmin(ClientApi):
 
     async def room(self, room_id: RoomID) -> PowerLevels | Refusal:
         try:
-            return await self._power_levels(room_id)
+            return read_levels(await self._ask_power_levels(room_id))
         except _RoomUnknown:
             return Refusal.ROOM_UNKNOWN
 
     async def ping(self) -> None:
-        await self._account(await self.own_id())  # which takes an administrator's token, and not just any
+        await self._ask_closed(await self.own_id())  # which takes an administrator's token, and not just any
 
     async def check(self) -> list[Finding]:
         findings = await super().check()
@@ -125,15 +129,18 @@ class SynapseAdmin(ClientApi):
         own_id = await self.own_id()
         return findings + list(
             await asyncio.gather(
-                check_call("token may read accounts", partial(self._account, own_id)),
+                check_call("token may read accounts", partial(self._ask_closed, own_id)),
                 check_call("token may read members", partial(self._is_joined, own_id, NO_ROOM)),
                 check_call("token may read power levels", self._find_no_room),
-                check_call("OpenID tokens can be redeemed", partial(super().redeem, START_UP_CHECK)),
+                check_call("OpenID tokens can be redeemed", partial(self._redeem, START_UP_CHECK)),
             )
         )
 
-    async def _account(self, user: UserID) -> Refusal | None:
+    def _closed(self, user: UserID) -> Question[Refusal | None]:
         """Why the account may not be used, if so."""
+        return self._proofs.account(user, self._ask_closed)
+
+    async def _ask_closed(self, user: UserID) -> Refusal | None:
         return _closed(await self._ask_account(user))
 
     async def _ask_account(self, user: UserID) -> Answer[_Account]:
@@ -156,21 +163,22 @@ class SynapseAdmin(ClientApi):
             raise answer.unexpected()
         return room_id.value in answer.body.joined_rooms
 
-    async def _power_levels(self, room_id: RoomID) -> PowerLevels:
+    async def _ask_power_levels(self, room_id: RoomID) -> msgspec.Raw | None:
         event = await self._state_event(room_id, "m.room.power_levels")
         if event is None:
-            await self._creation(room_id)  # a room without levels, or no room of this homeserver's at all?
-        return PowerLevels.read(None if event is None else read_content(event.content))
+            # A room without levels, or no room of this homeserver's at all?
+            await self._proofs.get(self._creation(room_id))
+        return None if event is None else event.content
 
     async def _find_no_room(self) -> None:
         with suppress(_RoomUnknown):  # as it should be: asking was allowed, and there is no such room
-            await self._power_levels(NO_ROOM)
+            await self._ask_power_levels(NO_ROOM)
 
-    async def _creation(self, room_id: RoomID) -> RoomCreation:
+    async def _ask_creation(self, room_id: RoomID) -> tuple[str, msgspec.Raw]:
         event = await self._state_event(room_id, "m.room.create")
         if event is None:
             raise _RoomUnknown("The room has no m.room.create event; look into the homeserver's log.")
-        return RoomCreation.read(event.sender, read_content(event.content))
+        return event.sender, event.content
 
     async def _state_event(self, room_id: RoomID, event_type: str) -> _Event | None:
         answer = await self._get(

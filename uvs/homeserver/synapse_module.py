@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import msgspec
 
+from uvs.cache import Loaded, Question
 from uvs.errors import CannotTell, Refusal
 from uvs.homeserver import Account, Federation, Finding, Standing
-from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, check_call, check_name, read_content
+from uvs.homeserver.client_api import NO_ROOM, START_UP_CHECK, check_call, check_name
 from uvs.homeserver.credential import Credential
+from uvs.homeserver.events import read_content, read_levels
+from uvs.homeserver.proofs import Proofs, keeping_nothing
 from uvs.homeserver.userinfo import parse_user, require_own
 from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
 from uvs.matrix.openid import OpenIDToken
-from uvs.matrix.power_levels import PowerLevels, RoomCreation
+from uvs.matrix.power_levels import RoomCreation
 from uvs.net.calls import Call
 from uvs.net.http import HttpClient
 
@@ -57,6 +61,9 @@ class _Facts(msgspec.Struct):
     room: _Room | None
 
 
+_Outcome = tuple[UserID, Standing | Refusal] | Refusal
+
+
 class SynapseModule:
     """Implements `uvs.homeserver.Inspectable`."""
 
@@ -69,14 +76,17 @@ class SynapseModule:
         federation_url: str | None = None,
         server_name: ServerName | None = None,
         federation: Federation | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
-        """`url` is that of the module's listener, without a slash at the end; the module redeems OpenID tokens."""
+        """`url` is that of the module's listener, without a slash at the end; the module redeems OpenID tokens.
+        Without `proofs`, nothing is kept."""
         del federation_url, federation
         self._client = client
         self._url = url
         self._credential = Credential(access_token, "The module's secret", _MENDS)
         self._configured_name = server_name
         self._actual_name: ServerName | None = None
+        self._proofs = proofs or keeping_nothing()
 
     async def server_name(self) -> ServerName:
         if self._configured_name is None and self._actual_name is None:
@@ -86,18 +96,62 @@ class SynapseModule:
         return name
 
     async def redeem(self, token: OpenIDToken) -> UserID | Refusal:
-        what = "Redeeming the OpenID token"
-        return await self._user(await self._ask(what, token=token.secret), what)
+        known = self._proofs.token(token, None)
+        await self._proofs.ask(known)
+        if known.answered and isinstance(user := known.result(), UserID):
+            return await self._proofs.get(self._proofs.account(user, self._ask_closed)) or user
+
+        async def load() -> Loaded[UserID | Refusal]:
+            user = await self._redeem(token)
+            return Loaded(user, also=() if isinstance(user, Refusal) else (_keep_user(known, user),))
+
+        return await self._proofs.get(self._proofs.first(token, None, load))
 
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
-        what = "Looking up whose OpenID token it is, and their standing in the room"
-        facts = await self._ask(what, token=token.secret, room_id=room_id.value)
-        user = await self._user(facts, what)
-        return user if isinstance(user, Refusal) else (user, _standing(facts.room, user, room_id))
+        known = self._proofs.token(token, None)
+        await self._proofs.ask(known)
+        if known.answered and isinstance(user := known.result(), UserID):
+            return await self._proofs.get(self._own_standing(user, room_id))
+
+        async def load() -> Loaded[_Outcome]:
+            what = "Looking up whose OpenID token it is, and their standing in the room"
+            facts = await self._ask(what, token=token.secret, room_id=room_id.value)
+            user = await self._user(facts, what)
+            if isinstance(user, Refusal):
+                return Loaded(user)
+            standing, raw = _standing(facts.room, user, room_id)
+            also: tuple[tuple[Question[Any], Any, bytes], ...] = (_keep_user(known, user),)
+            if raw is not None:
+                also += ((self._own_standing(user, room_id), (user, standing), raw),)
+            return Loaded((user, standing), also=also)
+
+        return await self._proofs.get(self._proofs.first(token, room_id, load))
 
     async def standing(self, user: UserID, room_id: RoomID) -> Standing | Refusal:
-        facts = await self._ask("Looking up the standing in the room", user_id=user.value, room_id=room_id.value)
-        return _standing(facts.room, user, room_id)
+        async def load() -> Loaded[Standing | Refusal]:
+            facts = await self._ask("Looking up the standing in the room", user_id=user.value, room_id=room_id.value)
+            return Loaded(*_standing(facts.room, user, room_id))
+
+        def decode(raw: bytes) -> Standing | Refusal:
+            return _standing(_room.decode(raw), user, room_id)[0]
+
+        return await self._proofs.get(self._proofs.standing(user, room_id, "standing", load, decode))
+
+    def _own_standing(self, user: UserID, room_id: RoomID) -> Question[_Outcome]:
+        """That of somebody whose token is known, so that the state of their account counts, too."""
+
+        async def load() -> Loaded[_Outcome]:
+            what = "Looking up the account, and its standing in the room"
+            facts = await self._ask(what, user_id=user.value, room_id=room_id.value)
+            if closed := _closed(facts, what):
+                return Loaded(closed)
+            standing, raw = _standing(facts.room, user, room_id)
+            return Loaded((user, standing), raw)
+
+        def decode(raw: bytes) -> _Outcome:
+            return user, _standing(_room.decode(raw), user, room_id)[0]
+
+        return self._proofs.standing(user, room_id, "account and standing", load, decode)
 
     async def own_token(self) -> None:
         return None
@@ -129,8 +183,8 @@ class SynapseModule:
             Finding("homeserver answers, secret is valid"),
             *check_name(self._actual_name, self._configured_name),
             *await asyncio.gather(
-                check_call("module can read members", partial(self.standing, nobody, NO_ROOM)),
-                check_call("OpenID tokens can be redeemed", partial(self.redeem, START_UP_CHECK)),
+                check_call("module can read members", partial(self._find_no_room, nobody)),
+                check_call("OpenID tokens can be redeemed", partial(self._redeem, START_UP_CHECK)),
             ),
         ]
 
@@ -155,25 +209,48 @@ class SynapseModule:
             raise CannotTell(f"{what} failed: the answer has a server name that {error}.") from None
         return answer.body
 
+    async def _redeem(self, token: OpenIDToken) -> UserID | Refusal:
+        what = "Redeeming the OpenID token"
+        return await self._user(await self._ask(what, token=token.secret), what)
+
+    async def _ask_closed(self, user: UserID) -> Refusal | None:
+        what = "Looking up whether the account is in use"
+        return _closed(await self._ask(what, user_id=user.value), what)
+
+    async def _find_no_room(self, nobody: UserID) -> None:
+        facts = await self._ask("Looking up the standing in the room", user_id=nobody.value, room_id=NO_ROOM.value)
+        _standing(facts.room, nobody, NO_ROOM)
+
     async def _user(self, facts: _Facts, what: str) -> UserID | Refusal:
         if facts.user_id is None:
             return Refusal.BAD_TOKEN
         user = require_own(parse_user(facts.user_id, what), await self.server_name(), what)
-        if facts.account is None:
-            raise CannotTell(f"{what} failed: the homeserver has no such account; look into its log.")
-        if facts.account.deactivated:
-            return Refusal.DEACTIVATED
-        return Refusal.LOCKED if facts.account.locked else user
+        return _closed(facts, what) or user
 
 
-def _standing(room: _Room | None, user: UserID, room_id: RoomID) -> Standing | Refusal:
+def _closed(facts: _Facts, what: str) -> Refusal | None:
+    if facts.account is None:
+        raise CannotTell(f"{what} failed: the homeserver has no such account; look into its log.")
+    if facts.account.deactivated:
+        return Refusal.DEACTIVATED
+    return Refusal.LOCKED if facts.account.locked else None
+
+
+def _keep_user(question: Question[UserID | Refusal], user: UserID) -> tuple[Question[Any], UserID, bytes]:
+    return question, user, user.value.encode()
+
+
+def _standing(room: _Room | None, user: UserID, room_id: RoomID) -> tuple[Standing | Refusal, bytes | None]:
+    """The standing, and what of the answer may be kept."""
     if room is None:
-        return Refusal.ROOM_UNKNOWN
+        return Refusal.ROOM_UNKNOWN, None
     if not room.joined:
-        return Refusal.NOT_IN_ROOM
+        return Refusal.NOT_IN_ROOM, None
     if room.creation is None:
         raise CannotTell("Looking up the standing in the room failed: nothing is told about the room's creation.")
-    content = None if bytes(room.power_levels) == b"null" else read_content(room.power_levels)
-    levels = PowerLevels.read(content)
+    levels = read_levels(None if bytes(room.power_levels) == b"null" else room.power_levels)
     creation = RoomCreation.read(room.creation.sender, read_content(room.creation.content))
-    return Standing.of(user, room_id, levels, creation)
+    return Standing.of(user, room_id, levels, creation), msgspec.json.encode(room)
+
+
+_room = msgspec.json.Decoder(_Room)

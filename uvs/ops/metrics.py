@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from uvs import __version__
 from uvs.errors import Refusal
+from uvs.homeserver.proofs import Kind
 from uvs.net.calls import Call
 from uvs.net.calls import Outcome as CallOutcome
 from uvs.ops.paths import PATHS, VERIFY_USER, VERIFY_USER_IN_ROOM
@@ -55,8 +56,9 @@ REASONS: dict[Outcome, tuple[str, ...]] = {
 """The reasons for each outcome, which are words of this code, too."""
 
 
-CACHES = ("dns", "well_known")
-"""Of what was found out about other people's homeservers."""
+CACHES = ("dns", "well_known", *Kind, "redis")
+"""Of what was found out about other people's homeservers; of what homeservers say about people and rooms. Of the last
+one, a hit is an exchange in which Redis took part."""
 
 
 class _Process(ProcessCollector):

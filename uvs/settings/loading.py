@@ -7,6 +7,7 @@ the TOML file named by `UVS_CONFIG_FILE` (its keys are the names without `UVS_`,
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import ipaddress
 import os
 import tomllib
@@ -28,6 +29,9 @@ _IGNORED = frozenset({"UVS_OPENID_VERIFY_ANY_HOMESERVER"})
 _TYPO_RATIO = 0.85
 """How alike an unknown name and an option must be to count as a typo, which stops the start: UVS_AUTH_TOKN would
 leave the service open. Other unknown names are only warned of, since Kubernetes adds some for a Service named uvs."""
+
+LONG_MEMBERSHIP = 60.0
+"""Seconds; who keeps memberships for longer is told what that means."""
 
 
 class Mistakes(UvsError):
@@ -199,6 +203,10 @@ def _contradictions(settings: Settings) -> list[str]:
         lines.append(f"UVS_FEDERATION_ALLOW: is required with listed. Example: {_examples('federation_allow')}")
     if settings.federation_allow and settings.federation_mode != "listed":
         lines.append("UVS_FEDERATION: must be listed, since UVS_FEDERATION_ALLOW is set. Example: listed")
+    if settings.cache_url is not None and settings.cache_secret is None:
+        lines.append(f"UVS_CACHE_SECRET: is required with UVS_CACHE_URL. Example: {_examples('cache_secret')}")
+    if settings.cache_url is not None and importlib.util.find_spec("redis") is None:
+        lines.append("UVS_CACHE_URL: needs the package redis, which is not installed. Install it with: uvs[redis]")
     if settings.internal_port == settings.port:
         lines.append("UVS_INTERNAL_PORT: must be another port than UVS_PORT. Example: 3001")
     if settings.internal_address is not None and settings.internal_port is None:
@@ -221,6 +229,7 @@ def _advice(settings: Settings) -> list[str]:
     for name, url in urls:
         if url and urlsplit(url).scheme == "http" and not _is_loopback(urlsplit(url).hostname or ""):
             lines.append(f"{name} is plain http: whoever can listen between here and there can take the tokens.")
+    lines += _advice_on_cache(settings)
     if settings.federation is None and settings.federation_mode == "on":
         lines.append(
             "UVS_FEDERATION is not set, so people of every homeserver are verified. Choose: off (only your own), "
@@ -250,6 +259,22 @@ def _advice(settings: Settings) -> list[str]:
         lines.append(
             "UVS_DISABLE_IP_BLACKLIST is true: whoever names a homeserver can have this service connect to any address "
             "of your network. UVS_ALLOWED_NETWORKS opens only what is needed."
+        )
+    return lines
+
+
+def _advice_on_cache(settings: Settings) -> list[str]:
+    lines = []
+    if settings.cache_membership_ttl > LONG_MEMBERSHIP:
+        lines.append(
+            f"UVS_CACHE_MEMBERSHIP_TTL is {settings.cache_membership_ttl:g}: whoever is removed from a room, or whose "
+            f"account is locked, may still come in for {settings.cache_membership_ttl:g} seconds."
+        )
+    cache_url = urlsplit(settings.cache_url.get_secret_value()) if settings.cache_url else None
+    if cache_url and cache_url.scheme == "redis" and not _is_loopback(cache_url.hostname or ""):
+        lines.append(
+            "UVS_CACHE_URL is without TLS: whoever can listen between here and there learns who verifies (write "
+            "rediss://)."
         )
     return lines
 

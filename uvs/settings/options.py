@@ -20,6 +20,7 @@ from uvs.homeserver.ways_in import Access
 from uvs.matrix.server_globs import NO_SERVERS
 from uvs.settings.values import (
     Address,
+    CacheUrl,
     CaFile,
     DnsServers,
     Float,
@@ -37,7 +38,7 @@ from uvs.settings.values import (
 
 PREFIX = "UVS_"
 CONFIG_FILE = "UVS_CONFIG_FILE"
-SECRETS = ("access_token", "auth_token", "log_pseudonym_key")
+SECRETS = ("access_token", "auth_token", "cache_secret", "log_pseudonym_key")
 """Options that may also stand in a file of their own, named by `UVS_…_FILE`."""
 
 
@@ -238,6 +239,41 @@ class Settings(BaseSettings):
         description="Requests a minute from one client address (IPv6: from one /64 network) without the right "
         "`UVS_AUTH_TOKEN`; further ones get 429. 0: no limit.",
         examples=[0, 600],
+    )
+    cache_token_ttl: Float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which it is kept whose an OpenID token is "
+        "([docs/caching.md](docs/caching.md)). 0: not at all.",
+        examples=[300],
+    )
+    cache_membership_ttl: Float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which it is kept that somebody is in a room and their account in use: so long, who "
+        "was removed may still come in. 0: not at all.",
+        examples=[5],
+    )
+    cache_power_levels_ttl: Float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which the power levels and creators of a room are kept. 0: not at all.",
+        examples=[5],
+    )
+    cache_url: CacheUrl | None = Field(
+        None,
+        description="Redis or Valkey, which several replicas share for that: `redis://`, `rediss://` (TLS) or "
+        "`unix://`. Not set: each keeps its own, in memory.",
+        examples=["rediss://user:password@redis.example.org:6379/0", "unix:///run/redis/redis.sock"],
+    )
+    cache_secret: Secret | None = Field(
+        None,
+        description="Required with `UVS_CACHE_URL`, and the same for all replicas: what stands there without it counts "
+        "for nothing.",
+        examples=["the output of: openssl rand -hex 32"],
     )
     log_level: LogLevel = Field("info", description="How much is logged.", examples=["info", "debug"])
     log_format: Literal["console", "json"] = Field(

@@ -55,6 +55,28 @@ def _parse_secret(value: object) -> object:
     return value
 
 
+def _parse_cache_url(value: object) -> object:
+    """Accept `redis://[user[:password]@]host[:port][/database]`, the same with rediss (TLS), and
+    `unix://[user[:password]@]/path`. The message never quotes the value, which may hold a password."""
+    if not isinstance(value, str):
+        return value
+    try:
+        url = urlsplit(value)
+        host, port_is_good = url.hostname or "", url.port != 0
+    except ValueError:
+        raise ValueError("must be a URL with a host name and a port below 65536") from None
+    if not value.isascii() or not value.isprintable() or " " in value or url.query or url.fragment:
+        raise ValueError("must not contain spaces, ? or # (in a password, percent-encode what is no letter or digit)")
+    if url.scheme == "unix":
+        if host or not url.path.removeprefix("/"):
+            raise ValueError("must have three slashes and a path behind unix: (after user and password, one)")
+    elif url.scheme not in {"redis", "rediss"} or not _HOST.fullmatch(host) or not port_is_good:
+        raise ValueError("must start with redis://, rediss:// (TLS) or unix://, and name a host or a path")
+    elif not re.fullmatch(r"/?|/[0-9]{1,4}", url.path):
+        raise ValueError("must have nothing behind the host but the number of a database")
+    return value
+
+
 def _parse_address(value: object) -> object:
     """Accept an IP address or a host name."""
     if isinstance(value, str) and not _HOST.fullmatch(value):
@@ -142,6 +164,7 @@ def parse_ca_file(value: object) -> object:
 Url = Annotated[str, BeforeValidator(_parse_url)]
 ProxyUrl = Annotated[str, BeforeValidator(_parse_proxy)]
 Secret = Annotated[SecretStr, BeforeValidator(_parse_secret)]
+CacheUrl = Annotated[SecretStr, BeforeValidator(_parse_cache_url)]
 Address = Annotated[str, BeforeValidator(_parse_address)]
 OptionalServerName = Annotated[ServerName | None, NoDecode, BeforeValidator(_parse_server_name)]
 RequiredServerName = Annotated[ServerName, NoDecode, BeforeValidator(_parse_server_name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tests.fuzz.target import joined, parts, target, text
-from uvs.homeserver.client_api import read_content
+from uvs.homeserver.events import read_content
 from uvs.matrix.identifiers import RoomID, UserID
 from uvs.matrix.power_levels import CREATOR_LEVEL, DEFAULTS, MAX_LEVEL, PowerLevels, RoomCreation, read_level
 

@@ -1,0 +1,243 @@
+"""What homeservers say about people and rooms, kept for seconds (docs/caching.md), and asked once for all who wait.
+
+(`uvs/net/cache.py` is another: what is found out about other people's homeservers says itself how long it holds, and is
+not shared between replicas.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar, cast
+
+V = TypeVar("V")
+
+
+class _Missing:
+    """No value, and no value that anybody can have said."""
+
+
+MISSING: Final = _Missing()
+
+Generation = int | bytes
+"""Of a scope: changes with each drop. What was asked under one holds under no other."""
+
+
+class Loaded(NamedTuple, Generic[V]):
+    """What came of a question. `raw` is the value in bytes where it may be kept: a *no* never has any. `also` are
+    answers to other questions of the same scopes that came along with it."""
+
+    value: V
+    raw: bytes | None = None
+    also: tuple[tuple[Question[Any], Any, bytes], ...] = ()
+
+
+Load = Callable[[], Awaitable[Loaded[V]]]
+
+
+def tell_nobody(_hit: bool) -> None:
+    """For who measures nothing."""
+
+
+class Question(Generic[V]):
+    """One question, asked by one caller, and its outcome. `key` is `None` where nothing of it may be kept or shared.
+    The answer belongs to the first of `scopes`, and counts only under the generations of all of them."""
+
+    __slots__ = ("_error", "_value", "decode", "generations", "key", "load", "scopes", "seconds", "tell")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what there is to know of a question
+        self,
+        key: bytes | None,
+        scopes: tuple[bytes, ...],
+        seconds: float,
+        load: Load[V] | None,
+        decode: Callable[[bytes], V],
+        tell: Callable[[bool], None] = tell_nobody,
+    ) -> None:
+        """Without `load`, only the store is asked. `decode` reads what `Loaded.raw` is; may raise anything."""
+        self.key = key
+        self.scopes = scopes
+        self.seconds = seconds
+        self.load = load
+        self.decode = decode
+        self.tell = tell
+        self.generations: tuple[Generation, ...] = ()
+        self._value: V | _Missing = MISSING
+        self._error: BaseException | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self._value is not MISSING
+
+    def answer(self, value: V) -> None:
+        self._value = value
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+
+    def result(self) -> V:
+        """The answer, once it was asked. Raises what the asking raised."""
+        if self._error is not None:
+            error, self._error = self._error, None  # which leads to this frame, and so to itself: a circle
+            try:
+                raise error
+            finally:
+                del error
+        return cast("V", self._value)
+
+
+class Store(Protocol):
+    """Where answers are. An asynchronous context manager. Nothing but `drop` raises, whatever happens to it."""
+
+    async def read(self, questions: Sequence[Question[Any]]) -> None:
+        """Set the generations of each, and answer those whose answer is kept, under these and no older than their
+        seconds."""
+
+    async def write(
+        self, question: Question[Any], generation: Generation, value: Any, raw: bytes, asked: float
+    ) -> None:
+        """Keep it if its scope's generation is still that one. `asked`: when by the clock."""
+
+    async def drop(self, scope: bytes) -> None:
+        """Forget what belongs to it. Raises CannotTell where others may not have heard of it."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class Digests:
+    """Names of what is kept. Nobody without the secret can tell, or make, the one of a token, a person or a room."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def of(self, *parts: bytes) -> bytes:
+        """Each part stands behind its length, so that no two lists have the same."""
+        return hmac.digest(self._secret, joined(*parts), "sha256")
+
+
+def joined(*parts: bytes) -> bytes:
+    """One text for a list of them, and another for each other list."""
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+
+
+class _Flight:
+    """A question under way, and for how many."""
+
+    __slots__ = ("asked", "generations", "task", "waiting")
+    task: asyncio.Task[Any]
+
+    def __init__(self, asked: float, generations: tuple[Generation, ...]) -> None:
+        self.asked = asked
+        self.generations = generations
+        self.waiting = 0
+
+
+class Cache:
+    """`clock` gives seconds and never goes back (`time.monotonic`)."""
+
+    def __init__(self, store: Store, digests: Digests, *, clock: Callable[[], float]) -> None:
+        self.digests = digests
+        self._store = store
+        self._clock = clock
+        self._flights: dict[bytes, _Flight] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._store.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._store.__aexit__(kind, error, trace)
+
+    async def ask(self, *questions: Question[Any]) -> None:
+        """Answer all of them, from the store or by asking: at once, each once for all who wait for it. Whoever gives up
+        takes nothing from the others; the asking ends with the last of them. Failures are raised by `result`."""
+        kept = [question for question in questions if question.key is not None]
+        if kept:
+            await self._store.read(kept)
+            for question in kept:
+                question.tell(question.answered)
+        open_ones = [question for question in questions if not question.answered and question.load is not None]
+        if not open_ones:
+            return
+        flights = [self._board(question) for question in open_ones]
+        tasks = [flight.task for flight in flights]
+        try:
+            await asyncio.wait(set(tasks))
+        finally:
+            await self._leave(open_ones, flights)
+        for question, task in zip(open_ones, tasks, strict=True):
+            error = task.exception()  # raises where it was cancelled from outside: this process ends
+            if error is None:
+                question.answer(task.result())
+            else:
+                question.fail(error)
+
+    async def get(self, question: Question[V]) -> V:
+        """Ask this one. Raises what asking raises."""
+        await self.ask(question)
+        return question.result()
+
+    async def drop(self, *parts: bytes) -> None:
+        """Forget what belongs to that scope. Who asks from now on gets nothing that was asked before; who waits
+        already may. Raises CannotTell where other replicas may not have heard of it."""
+        await self._store.drop(self.digests.of(*parts))
+
+    def _board(self, question: Question[Any]) -> _Flight:
+        flight = None if question.key is None else self._flights.get(question.key)
+        now = self._clock()
+        # An answer may be as old as its question, so one that began too long ago is as good as too old already.
+        if flight is None or flight.generations != question.generations or now - flight.asked >= question.seconds:
+            flight = _Flight(now, question.generations)
+            flight.task = asyncio.create_task(self._fly(question, flight))
+            flight.task.add_done_callback(_seen)
+            if question.key is not None:
+                self._flights[question.key] = flight
+        flight.waiting += 1
+        return flight
+
+    async def _fly(self, question: Question[V], flight: _Flight) -> V:
+        assert question.load is not None  # noqa: S101 - see `ask`
+        try:
+            value, raw, also = await question.load()
+            if question.key is not None:
+                if raw is not None:
+                    also = ((question, value, raw), *also)
+                for other, its_value, its_raw in also:
+                    if other.key is not None:
+                        generation = flight.generations[question.scopes.index(other.scopes[0])]
+                        await self._store.write(other, generation, its_value, its_raw, flight.asked)
+            return value
+        finally:
+            # Only now: whoever comes between the answer and its being kept would ask once more.
+            self._forget(question, flight)
+            # What was raised leads to this frame, and these lead back to it: a circle, which would keep the answer.
+            del question, flight
+
+    def _forget(self, question: Question[Any], flight: _Flight) -> None:
+        if question.key is not None and self._flights.get(question.key) is flight:
+            del self._flights[question.key]
+
+    async def _leave(self, questions: Sequence[Question[Any]], flights: Sequence[_Flight]) -> None:
+        ending = set()
+        for question, flight in zip(questions, flights, strict=True):
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._forget(question, flight)  # nobody may join it any more
+                flight.task.cancel()
+                ending.add(flight.task)
+        if ending:
+            await asyncio.wait(ending)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """What it raised is looked at, also where everybody gave up before."""
+    if not task.cancelled():
+        task.exception()
