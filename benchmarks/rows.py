@@ -18,7 +18,7 @@ AT_ONCE = ROOMS[CROWD]
 DELAY = 0.020  # seconds
 LATENCY_SECONDS = 1.0
 WARM_UP_SECONDS = 3.0  # until compilers that work while the program runs have done most of it
-SETTLING_SECONDS = 1.0  # between the first answer and the look at idle memory
+SETTLING_SECONDS = 1.0  # after which memory is idle
 
 Measures = dict[str, float]
 _numbers = count(1)
@@ -43,6 +43,15 @@ def _ask(running: Running, candidate: Candidate, work: Work, *, connections: int
     if candidate.name == BARE:
         work = Work("small", work.server_name, repeat(0))  # whom it always answers about
     return uvloop.run(load(running.port, work, connections=connections, seconds=seconds))
+
+
+def _settled(running: Running, candidate: Candidate) -> Work:
+    """Once it has answered for the first time, and asked all that it asks as it starts; calls count from here on."""
+    work = Work("small", running.homeserver.server_name, _numbers)
+    _right(_ask(running, candidate, work, connections=4))  # several, so that more than one connection is open
+    time.sleep(SETTLING_SECONDS)
+    running.homeserver.calls()
+    return work
 
 
 def _right(seen: Round) -> Round:
@@ -87,12 +96,10 @@ def _throughput(kind: str, connections: int, *, cached: bool = False) -> Callabl
 def _crowd(stage: Stage, candidate: Candidate, _: float) -> Measures:
     """Different people of one room."""
     with stage.fresh(candidate) as running:
-        homeserver = running.homeserver
-        _right(_ask(running, candidate, Work("small", homeserver.server_name, _numbers), connections=1))
-        homeserver.calls()
+        work = replace(_settled(running, candidate), kind=CROWD, numbers=iter(range(AT_ONCE)))
         idle = running.memory_mb("Rss")
-        seen = _ask(running, candidate, Work(CROWD, homeserver.server_name, iter(range(AT_ONCE))), connections=AT_ONCE)
-        peak, calls = running.memory_mb("VmHWM"), homeserver.calls()
+        seen = _ask(running, candidate, work, connections=AT_ONCE)
+        peak, calls = running.memory_mb("VmHWM"), running.homeserver.calls()
         return {
             "verified": len(seen.times),
             "last answer ms": seen.seconds * 1000,
@@ -106,31 +113,23 @@ def _crowd(stage: Stage, candidate: Candidate, _: float) -> Measures:
 def _identical(stage: Stage, candidate: Candidate, _: float) -> Measures:
     """The same request from many."""
     with stage.fresh(candidate) as running:
-        homeserver = running.homeserver
-        work = Work("small", homeserver.server_name, _numbers)
-        _right(_ask(running, candidate, work, connections=1))
-        homeserver.calls()
-        seen = _ask(running, candidate, replace(work, numbers=repeat(next(_numbers))), connections=AT_ONCE)
+        work = replace(_settled(running, candidate), numbers=repeat(next(_numbers)))
+        seen = _ask(running, candidate, work, connections=AT_ONCE)
         return {
             "verified": len(seen.times),
             "last answer ms": seen.seconds * 1000,
-            "upstream calls": homeserver.calls().total(),
+            "upstream calls": running.homeserver.calls().total(),
         }
 
 
 def _latency(stage: Stage, candidate: Candidate, _: float) -> Measures:
     """One verification after the other, none of them of anything known."""
     with stage.fresh(candidate, delay=DELAY) as running:
-        homeserver = running.homeserver
-        work = Work("small", homeserver.server_name, _numbers)
-        # What was asked as it started may still be under way, and TLS is agreed on for each of several calls at once.
-        _right(_ask(running, candidate, work, connections=4))
-        homeserver.calls()
-        seen = _right(_ask(running, candidate, work, connections=1, seconds=LATENCY_SECONDS))
+        seen = _right(_ask(running, candidate, _settled(running, candidate), connections=1, seconds=LATENCY_SECONDS))
         return {
             "p50 ms": seen.percentile_ms(0.50),
             "round trips": seen.percentile_ms(0.50) / 1000 // DELAY,
-            "upstream calls each": homeserver.calls().total() / len(seen.times),
+            "upstream calls each": running.homeserver.calls().total() / len(seen.times),
         }
 
 
