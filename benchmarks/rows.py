@@ -65,7 +65,7 @@ def _throughput(kind: str, connections: int, *, cached: bool = False) -> Callabl
     what it takes to fill it is part of the work."""
 
     def measure(stage: Stage, candidate: Candidate, seconds: float) -> Measures:
-        running = stage.kept(candidate)
+        running = stage.kept(candidate, kind)
         homeserver = running.homeserver
         numbers: Iterator[int] = repeat(0) if cached else _numbers
         work = Work(kind, homeserver.server_name, numbers)

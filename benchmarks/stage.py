@@ -114,7 +114,7 @@ class Stage:
         self._authority = Authority()
         self._ca_file = self._authority.write(directory / "ca.pem")
         self._homeservers: dict[float, Homeserver] = {}
-        self._kept: dict[str, Running] = {}
+        self._kept: dict[tuple[str, str], Running] = {}
 
     def __enter__(self) -> Self:
         self._stack.enter_context(pinned(1))
@@ -132,13 +132,14 @@ class Stage:
             self._homeservers[delay] = homeserver
         return self._homeservers[delay]
 
-    def kept(self, candidate: Candidate) -> Running:
-        """One that stays for all rounds. If it has ended since, another."""
-        running = self._kept.get(candidate.name)
+    def kept(self, candidate: Candidate, kind: str) -> Running:
+        """One that stays for all rounds; one for each kind of room, since whoever has had answers of 40 MB is slower
+        with small ones, too. If it has ended since, another."""
+        running = self._kept.get((candidate.name, kind))
         if running is None or not running.process.running:
             running = Running(candidate, self.homeserver(0.0), self._directory, self._ca_file)
             self._stack.enter_context(running.process)
-            self._kept[candidate.name] = running
+            self._kept[candidate.name, kind] = running
         return running
 
     @contextmanager
