@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 MAX_BYTES = 255
@@ -21,6 +22,10 @@ _PATH_BREAKERS = frozenset("\\?#%")
 _HOSTNAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HASH_ROOM_ID = re.compile(r"![A-Za-z0-9_-]{43}", re.ASCII)  # room version 12: "!" + SHA-256, base64url, no server name
+
+
+REMEMBERED = 4096
+"""Names of servers, users and rooms that were parsed lately: the same few come again and again."""
 
 
 class InvalidIdentifier(ValueError):
@@ -87,12 +92,13 @@ class ServerName:
 
     value: str
 
-    @classmethod
-    def parse(cls, raw: str) -> ServerName:
+    @staticmethod
+    @lru_cache(maxsize=REMEMBERED)
+    def parse(raw: str) -> ServerName:
         """Raises InvalidIdentifier."""
         _check_safe(raw)
         _check_server_name(raw)
-        return cls(raw)
+        return ServerName(raw)
 
     @property
     def host(self) -> str:
@@ -124,13 +130,14 @@ class UserID:
     value: str
     server_name: ServerName
 
-    @classmethod
-    def parse(cls, raw: str) -> UserID:
+    @staticmethod
+    @lru_cache(maxsize=REMEMBERED)
+    def parse(raw: str) -> UserID:
         """Raises InvalidIdentifier."""
         server_name = _split(raw, "@", "@alice:example.org")
         if not server_name:
             raise InvalidIdentifier("has no server name (example: @alice:example.org)")
-        return cls(raw, ServerName(server_name))
+        return UserID(raw, ServerName(server_name))
 
     def __str__(self) -> str:
         return self.value
@@ -142,15 +149,16 @@ class RoomID:
 
     value: str
 
-    @classmethod
-    def parse(cls, raw: str) -> RoomID:
+    @staticmethod
+    @lru_cache(maxsize=REMEMBERED)
+    def parse(raw: str) -> RoomID:
         """Raises InvalidIdentifier."""
         server_name = _split(raw, "!", "!abc:example.org")
         if "/" in raw:
             raise InvalidIdentifier("contains /")
         if not server_name and not _HASH_ROOM_ID.fullmatch(raw):
             raise InvalidIdentifier("has neither a server name nor the form of a version 12 room id")
-        return cls(raw)
+        return RoomID(raw)
 
     @property
     def server_name(self) -> str:

@@ -122,7 +122,7 @@ class ConsoleFormatter(_Formatter):
     """`2026-01-31T12:00:00.000Z INFO  message key=value key="a value"`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = "".join(f" {key}={_plain(value)}" for key, value in self.fields(record).items())
+        facts = "".join([f" {key}={_plain(value)}" for key, value in self.fields(record).items()])
         return f"{_time(record)} {record.levelname:<7} {_one_line(record.getMessage())}{facts}"
 
 
@@ -143,9 +143,12 @@ def _one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+_NUMBERS = frozenset({int, float})
 _NOT_PLAIN = re.compile(r'[ "=\\]')
 
 
 def _plain(value: object) -> str:
+    if type(value) in _NUMBERS:
+        return str(value)
     text = str(value)
     return text if text and text.isprintable() and not _NOT_PLAIN.search(text) else json.dumps(text)

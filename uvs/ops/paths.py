@@ -58,7 +58,9 @@ def known(path: str) -> Path | None:
 
 def routes(endpoints: Mapping[str, Endpoint], *, internal_port: int | None) -> list[Route]:
     """A route for each path of the table, to the endpoint that is given for it."""
-    return [_route(each, endpoints[each.path], internal_port) for each in PATHS]
+    # Starlette tries one after the other.
+    by_use = sorted(PATHS, key=lambda each: each is not VERIFY_USER_IN_ROOM)
+    return [_route(each, endpoints[each.path], internal_port) for each in by_use]
 
 
 def _route(entry: Path, endpoint: Endpoint, internal_port: int | None) -> Route:
