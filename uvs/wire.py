@@ -56,11 +56,11 @@ class Callers:
         self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
         self._rate = rate
 
-    def admit(self, request: Request) -> bool:
+    async def admit(self, request: Request) -> bool:
         """Whether this caller may ask. Raises LimitExceeded."""
         if self._authorization is not None and self._shown(request, self._authorization):
             return True
-        self._rate.admit(caller(request.client.host if request.client else ""))
+        await self._rate.ask(caller(request.client.host if request.client else ""))
         return self._authorization is None
 
     @staticmethod
@@ -79,7 +79,7 @@ def guarded(callers: Callers, answer: Endpoint) -> Endpoint:
     """`answer`, for callers that may ask: what needs no `Gate`, since it reads no body and asks for little."""
 
     async def guard(request: Request) -> Response:
-        return await answer(request) if callers.admit(request) else forbidden(request)
+        return await answer(request) if await callers.admit(request) else forbidden(request)
 
     return guard
 
@@ -102,7 +102,7 @@ class Gate:
 
         The order is the API's: body, credential, and only then fields.
         """
-        admitted = self._callers.admit(request)
+        admitted = await self._callers.admit(request)
         with (self._concurrency if admitted else self._strangers).place():
             reading = True
             try:
