@@ -20,6 +20,7 @@ from uvs.net.calls import Call, Outcome
 from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
 from uvs.ops.logs import on_loop_error
+from uvs.ops.merged import Merged
 from uvs.ops.metrics import Metrics
 from uvs.ops.paths import METRICS, READY, VERIFY_USER, VERIFY_USER_IN_ROOM, routes
 from uvs.ops.readiness import Readiness
@@ -36,9 +37,12 @@ def create_app(
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
     getrandbits: Callable[[int], int] = random.getrandbits,
+    merged: Merged | None = None,
 ) -> Starlette:
-    """The application. `transport`, `clock` (seconds) and `getrandbits` are for tests."""
-    metrics = Metrics()
+    """The application. `transport`, `clock` (seconds) and `getrandbits` are for tests. `merged` is where there are
+    several workers: they are forks of the process that calls this, so nothing may be opened or started before the
+    lifespan."""
+    metrics = Metrics(merged)
 
     def observe(call: Call, outcome: Outcome, seconds: float) -> None:
         metrics.upstream(call, outcome, seconds)
@@ -71,6 +75,7 @@ def create_app(
             reports = [
                 asyncio.create_task(report_homeserver(homeserver, further=further))
                 for homeserver, further in zip(ways.homeservers, ["", *names[1:]], strict=True)
+                if merged is None or merged.first  # of several workers, one tells
             ]
             try:
                 yield

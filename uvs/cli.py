@@ -6,23 +6,28 @@ from __future__ import annotations
 import argparse
 import http.client
 import logging
+import math
 import os
 import shutil
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from uvs import __version__
 from uvs.app import create_app
 from uvs.check import command as check
 from uvs.ops import logs
+from uvs.ops.merged import Merged
 from uvs.ops.server import listen, serve
+from uvs.ops.workers import Workers
 from uvs.registration import DEFAULT_NAME, AlreadyThereError, Registration
 from uvs.resources import shipped
-from uvs.settings import Loaded, Mistakes, load
+from uvs.settings import Loaded, Mistakes, Settings, load
 
 _SETTINGS_HELP = "Settings come from UVS_… variables, from files named by UVS_…_FILE, and from the TOML file named by \
 UVS_CONFIG_FILE; README.md lists them."
@@ -50,7 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"uvs {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("serve", help="serve the API (the default)", epilog=_SETTINGS_HELP)
+    serving = commands.add_parser("serve", help="serve the API (the default)", epilog=_SETTINGS_HELP)
+    serving.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that share the work, one for each core; more than one need UVS_CACHE_URL "
+        "(default: UVS_WORKERS, or 1)",
+    )
     checking = commands.add_parser("check", help=check.HELP, description=check.DESCRIPTION, epilog=_SETTINGS_HELP)
     check.add_options(checking)
     for name, export in _EXPORTS.items():
@@ -97,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return check.run(arguments)
         if arguments.command == "health":
             return _health(load())
-        return _serve(load())
+        return _serve(load(workers=getattr(arguments, "workers", None)))  # without a command there is no such option
     except Mistakes as mistakes:
         print(f"uvs cannot start; {len(mistakes.lines)} to mend in the settings:", file=sys.stderr)
         for line in mistakes.lines:
@@ -127,9 +139,26 @@ def _serve(loaded: Loaded) -> int:
                 log.error("uvs cannot listen on %s port %d: %s", address, port, reason)  # noqa: TRY400
                 return 1
         where = " and ".join(f"{address} port {port}" for address, port in places)
-        log.info("uvs %s listens on %s", __version__, where)
+        workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
+        log.info("uvs %s listens on %s%s", __version__, where, workers)
+        if workers:
+            return 0 if _serve_with_workers(settings, sockets) else 1
         serve(create_app(settings), sockets)
     return 0
+
+
+def _serve_with_workers(settings: Settings, sockets: list[socket.socket]) -> bool:
+    share = math.ceil(settings.max_concurrent_requests / settings.workers)
+    memory = "/dev/shm"  # noqa: S108 - writable in a read-only container, and what is measured needs no disk
+    with TemporaryDirectory(prefix="uvs-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        merged = Merged(Path(folder))
+        app = create_app(settings.model_copy(update={"max_concurrent_requests": share}), merged=merged)
+
+        def work(place: int) -> None:
+            merged.enter(place)
+            serve(app, sockets)
+
+        return Workers(settings.workers, work, gone=merged.leave, listening=sockets).run()
 
 
 @dataclass(frozen=True, slots=True)

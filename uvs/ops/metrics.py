@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import platform
 import re
-import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +22,7 @@ from uvs.errors import Refusal
 from uvs.homeserver.proofs import Kind
 from uvs.net.calls import Call
 from uvs.net.calls import Outcome as CallOutcome
+from uvs.ops.merged import Merged, ProcessOf
 from uvs.ops.paths import PATHS, VERIFY_USER, VERIFY_USER_IN_ROOM
 from uvs.ops.readiness import State, States, is_ready
 
@@ -61,17 +61,11 @@ CACHES = ("dns", "well_known", *Kind, "redis")
 one, a hit is an exchange in which Redis took part."""
 
 
-class _Process(ProcessCollector):
-    """Does without /proc/stat, which the systemd unit hides."""
-
-    def _boot_time(self) -> float:
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Metrics:
-    """The measurements of one application."""
+    """The measurements of one application; with `merged`, of all workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, merged: Merged | None = None) -> None:
+        self._merged = merged
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "uvs_requests",
@@ -82,7 +76,12 @@ class Metrics:
         self._seconds = Histogram(
             "uvs_request_duration_seconds", "Seconds to the answer.", ("path",), buckets=SECONDS, registry=registry
         )
-        self.in_flight = Gauge("uvs_requests_in_flight", "Requests that are being answered.", registry=registry)
+        self.in_flight = Gauge(
+            "uvs_requests_in_flight",
+            "Requests that are being answered.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._upstream = Histogram(
             "uvs_upstream_duration_seconds",
             "Seconds that calls to homeservers and name servers took, by call and how it ended.",
@@ -96,13 +95,28 @@ class Metrics:
             ("cache", "result"),
             registry=registry,
         )
-        self._ready = Gauge("uvs_ready", "1 where all homeservers of our own can be worked with.", registry=registry)
-        self._homeservers = Gauge(
-            "uvs_homeservers", "Homeservers of our own, by their state.", ("state",), registry=registry
+        self._ready = Gauge(
+            "uvs_ready",
+            "1 where all homeservers of our own can be worked with.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
         )
-        build = Gauge("uvs_build_info", "Always 1; the labels say what runs.", ("version", "python"), registry=registry)
+        self._homeservers = Gauge(
+            "uvs_homeservers",
+            "Homeservers of our own, by their state.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        build = Gauge(
+            "uvs_build_info",
+            "Always 1; the labels say what runs.",
+            ("version", "python"),
+            registry=registry,
+            multiprocess_mode="max",
+        )
         build.labels(__version__, platform.python_version()).set(1)
-        _Process(registry=registry)
+        registry.register(ProcessOf())
         # `labels` takes several times as long as what is then done. These remember no more than there are labels.
         self._counted = functools.cache(self._requests.labels)
         self._timed = functools.cache(self._seconds.labels)
@@ -145,7 +159,7 @@ class Metrics:
             encode, media_type = choose_encoder("")
         if not _FORM.fullmatch(media_type):  # it repeats the version that was asked for, whatever that is
             encode, media_type = choose_encoder("")
-        return encode(self.registry), media_type
+        return encode(self._merged.registry() if self._merged else self.registry), media_type
 
     def endpoint(self, look: Callable[[], Awaitable[States]]) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint; `look` keeps what is told about the homeservers fresh."""

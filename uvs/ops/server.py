@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -98,6 +99,14 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is there by now stays to the end: no collection has to look through it again.
+        gc.collect()
+        gc.freeze()
+
+
 def serve(app: Starlette, listening: list[socket.socket]) -> None:
     """Serve, on all of them, until SIGTERM or SIGINT; then let requests in flight finish."""
     config = uvicorn.Config(
@@ -113,4 +122,4 @@ def serve(app: Starlette, listening: list[socket.socket]) -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     with suppress(KeyboardInterrupt):  # raised by uvicorn once all is done
-        uvicorn.Server(config).run(sockets=listening)
+        _Server(config).run(sockets=listening)

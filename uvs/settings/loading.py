@@ -50,10 +50,12 @@ class Loaded:
     warnings: list[str]
 
 
-def load() -> Loaded:
-    """Read the settings of this process. Raises Mistakes."""
+def load(*, workers: int | None = None) -> Loaded:
+    """Read the settings of this process; `workers`, where it is given, wins. Raises Mistakes."""
     mistakes: list[str] = []
-    secrets = _read_secret_files(os.environ, mistakes)
+    given = _read_secret_files(os.environ, mistakes)
+    if workers is not None:
+        given["workers"] = workers
     table = _read_toml(os.environ.get(CONFIG_FILE), mistakes)
     warnings = _unknown_names(os.environ, mistakes)
     _look_at_ssl_cert_file(os.environ, mistakes)
@@ -61,7 +63,7 @@ def load() -> Loaded:
     if table is not None:
         _require(os.environ, table, mistakes)
         try:
-            settings = Settings(**secrets)
+            settings = Settings(**given)
         except ValidationError as error:
             already_named = " ".join(mistakes)
             mistakes += [
@@ -207,6 +209,11 @@ def _contradictions(settings: Settings) -> list[str]:
         lines.append(f"UVS_CACHE_SECRET: is required with UVS_CACHE_URL. Example: {_examples('cache_secret')}")
     if settings.cache_url is not None and importlib.util.find_spec("redis") is None:
         lines.append("UVS_CACHE_URL: needs the package redis, which is not installed. Install it with: uvs[redis]")
+    if settings.workers > 1 and settings.cache_url is None:
+        lines.append(
+            "UVS_CACHE_URL: is required with more than one worker (UVS_WORKERS, --workers), since they have to agree. "
+            "Example: redis://127.0.0.1:6379"
+        )
     if settings.internal_port == settings.port:
         lines.append("UVS_INTERNAL_PORT: must be another port than UVS_PORT. Example: 3001")
     if settings.internal_address is not None and settings.internal_port is None:

@@ -218,6 +218,14 @@ class Settings(BaseSettings):
         description="Address of the internal port. Not set: `UVS_LISTEN_ADDRESS`.",
         examples=["127.0.0.1", "0.0.0.0", "::"],  # noqa: S104
     )
+    workers: Int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that share the work, one for each core "
+        "([docs/operating.md](docs/operating.md#several-cores)). More than one need `UVS_CACHE_URL`.",
+        examples=[1, 4],
+    )
     trusted_proxies: Networks = Field(
         (),
         description="Reverse proxies, addresses or networks separated by commas, whose `X-Forwarded-For` is believed.",
