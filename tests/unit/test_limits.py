@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+from starlette.requests import Request
 
 from tests.fake_homeserver import USERINFO, FakeHomeserver, after, answering
 from tests.parts import issued
 from tests.service import running, settings
+from tests.unit.redis_server import redis_server
 from uvs.app import create_app
 from uvs.errors import LimitExceeded, Overloaded
-from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit, caller
-from uvs.wire import MAX_STRANGERS
+from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit, Scripts, SharedRateLimit, caller
+from uvs.wire import MAX_STRANGERS, Callers
 
 
 @dataclass
@@ -124,6 +129,138 @@ class TestHowOften:
         assert len(limit._due) == MAX_CALLERS
         assert not admitted(limit, str(MAX_CALLERS * 2 - 1))
         assert admitted(limit, "first")
+
+
+@dataclass
+class Replies:
+    """In the place of Redis: says what it is told to, and counts how often it was asked."""
+
+    reply: object
+    asked: int = 0
+
+    async def script(self, text: str, key: str, *arguments: int) -> object:
+        del text, key, arguments
+        self.asked += 1
+        return self.reply
+
+
+async def shared_burst(limit: SharedRateLimit, caller: str = "a") -> int:
+    for count in range(10_000):
+        try:
+            await limit.ask(caller)
+        except LimitExceeded as error:
+            return count if error.retry_after in range(1, 61) else -1
+    return 10_000
+
+
+class TestHowOftenInAll:
+    def limit(self, scripts: Scripts, *, per_minute: int = 60, clock: Clock | None = None) -> SharedRateLimit:
+        return SharedRateLimit(per_minute, clock=clock or Clock(), mend="wait", scripts=scripts, secret=b"secret")
+
+    async def test_who_is_known_to_have_to_wait_costs_no_question(self) -> None:
+        replies, clock = Replies([0, 60_000_000]), Clock()
+        limit = self.limit(replies, clock=clock)
+        for _ in range(100):
+            assert await shared_burst(limit) == 0
+        assert replies.asked == 1
+        replies.reply = [1, 60_000_000]
+        clock.now += 1
+        await limit.ask("a")
+        assert replies.asked == 2
+
+    async def test_where_there_is_no_reply_each_goes_on_from_the_last(self) -> None:
+        replies, clock = Replies([1, 50_000_000]), Clock()
+        limit = self.limit(replies, clock=clock)
+        await limit.ask("a")
+        replies.reply = None
+        assert await shared_burst(limit) == 10
+        assert await shared_burst(limit, "b") == 60
+
+    @pytest.mark.parametrize(
+        "reply",
+        [None, 1, "OK", [], [1], [2, 0], [1, -1], [1, 60_000_001], [1, "0"], [1, 0.5], [0, 0, 0], {}, b"", [b""]],
+    )
+    async def test_a_reply_that_is_none_never_lets_more_in_than_one_alone_would(self, reply: object) -> None:
+        assert await shared_burst(self.limit(Replies(reply))) == 60
+
+    async def test_without_a_limit_nobody_is_asked(self) -> None:
+        replies = Replies([0, 60_000_000])
+        assert await shared_burst(self.limit(replies, per_minute=0)) == 10_000
+        assert replies.asked == 0
+
+    async def test_callers_with_the_credential_are_not_asked_about(self) -> None:
+        replies = Replies([0, 60_000_000])
+        callers = Callers(auth_token="good", rate=self.limit(replies))
+        headers = [(b"authorization", b"Bearer good")]
+        assert await callers.admit(Request({"type": "http", "client": ("192.0.2.1", 1), "headers": headers}))
+        assert replies.asked == 0
+        with pytest.raises(LimitExceeded):
+            await callers.admit(Request({"type": "http", "client": ("192.0.2.1", 1), "headers": []}))
+        assert replies.asked == 1
+
+
+class RealRedis:
+    def __init__(self, port: int) -> None:
+        self.client = Redis(port=port)
+
+    async def script(self, text: str, key: str, *arguments: int) -> object:
+        return await self.client.execute_command("EVAL", text, 1, key, *arguments)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as port:
+        yield port
+
+
+@pytest.fixture
+async def redis(redis_port: int) -> AsyncIterator[RealRedis]:
+    real = RealRedis(redis_port)
+    await real.client.flushall()
+    yield real
+    await real.client.aclose()
+
+
+class TestHowOftenInRedis:
+    def limit(self, redis: RealRedis, per_minute: int) -> SharedRateLimit:
+        return SharedRateLimit(per_minute, clock=time.monotonic, mend="wait", scripts=redis, secret=b"secret")
+
+    @pytest.mark.parametrize("per_minute", [1, 2, 7, 50])
+    async def test_workers_admit_together_what_one_would(self, redis: RealRedis, per_minute: int) -> None:
+        workers = [self.limit(redis, per_minute) for _ in range(3)]
+        results = await asyncio.gather(
+            *(worker.ask("a") for worker in workers for _ in range(per_minute)), return_exceptions=True
+        )
+        admitted = results.count(None)
+        assert per_minute <= admitted <= per_minute + 1  # a slow machine lives to see the next one's time
+        assert {type(result) for result in results} == {type(None), LimitExceeded}
+
+    async def test_a_share_comes_back_with_time(self, redis: RealRedis) -> None:
+        limit = self.limit(redis, 600)
+        assert await shared_burst(limit) >= 600
+        await asyncio.sleep(0.25)
+        await limit.ask("a")
+        await self.limit(redis, 600).ask("a")
+
+    async def test_what_stands_there_names_nobody_and_expires(self, redis: RealRedis) -> None:
+        limit = self.limit(redis, 10)
+        await limit.ask("192.0.2.1")
+        key = (await redis.client.keys())[0]
+        assert isinstance(key, bytes)
+        assert re.fullmatch("uvs:rate:[0-9a-f]{32}", key.decode())
+        assert 0 < await redis.client.pttl(key) <= 6_000
+        assert await shared_burst(limit, "192.0.2.1") == 9
+        assert 50_000 < await redis.client.pttl(key) <= 60_000
+
+    @pytest.mark.parametrize("value", [b"x", b"", b"-1", b"nan", b"inf", b"1e400", b"99999999999999999999"])
+    async def test_what_others_wrote_there_admits_no_more_and_blocks_no_longer_than_a_minute(
+        self, redis: RealRedis, value: bytes
+    ) -> None:
+        limit = self.limit(redis, 10)
+        await limit.ask("a")
+        (key,) = await redis.client.keys()
+        await redis.client.set(key, value)
+        assert await shared_burst(self.limit(redis, 10)) <= 10
 
 
 class TestHowMuchAtOnce:
