@@ -40,6 +40,12 @@ GENERATION_MS = 2 * 3600 * 1000
 
 MAC_BYTES, TIME_BYTES = 32, 8
 
+_SET_IF = """\
+if (redis.call('GET', KEYS[2]) or '') == ARGV[1] then
+  return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end"""
+"""What is outdated would count for nothing, but it would take the place of what is not."""
+
 _log = logging.getLogger("uvs")
 
 Command = tuple[str | bytes | int, ...]
@@ -120,9 +126,10 @@ class RedisStore:
         known = self._generation(b"")
         if question.key is None or left <= 0 or len(raw) > MAX_VALUE // 2 or not generation.startswith(known):
             return
-        sealed = self._seal(question.key, generation.removeprefix(known), self._wall() - age, raw)
-        # Under another generation than the one in its MAC it counts for nothing, so there is no need to look first.
-        replies = await self._exchange([("SET", _value_name(question.key), sealed, "PX", int(left * 1000) or 1)])
+        generation = generation.removeprefix(known)
+        sealed = self._seal(question.key, generation, self._wall() - age, raw)
+        names = _value_name(question.key), _generation_name(question.scopes[0])
+        replies = await self._exchange([("EVAL", _SET_IF, 2, *names, generation, sealed, int(left * 1000) or 1)])
         if replies is not None:
             self._note_refusal(replies[0])
 
@@ -195,13 +202,12 @@ class RedisStore:
         try:
             async with asyncio.timeout(TIMEOUT):
                 replies = await self._connection.run(commands)
+            for command, reply in zip(commands, replies, strict=True):
+                if isinstance(reply, Exception) and command[0] == "MGET":
+                    raise reply  # noqa: TRY301 - it cannot be worked with, as if it were away
         except Exception as error:  # noqa: BLE001 - whatever happens to it, answers come from the homeserver
             await self._fail(error)
             return None
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, Exception) and command[0] == "MGET":
-                await self._fail(reply)
-                return None
         self._tell(True)
         if self._down:
             self._down = False
