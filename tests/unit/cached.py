@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tests.unit.strangers import Clock
 from uvs.cache import Cache, Digests, Loaded, Question, Store
 from uvs.cache.memory import MemoryStore
 from uvs.cache.redis import Command, Connection, RedisStore
@@ -87,7 +86,7 @@ class Replica:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: Callable[[], float],
         redis: Connection | None = None,
         *,
         wall: Callable[[], float] | None = None,
