@@ -6,9 +6,8 @@ import hmac
 import ipaddress
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, Self
 
 from uvs.errors import LimitExceeded, Overloaded
 
@@ -27,16 +26,17 @@ class ConcurrencyLimit:
         self._free = most
         self._mend = mend
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Raises Overloaded where none is free."""
+    def place(self) -> Self:
+        """To be entered by `with`, which raises Overloaded where none is free."""
+        return self
+
+    def __enter__(self) -> None:
         if self._free <= 0:
             raise Overloaded(f"The service has too much to do; try again, or {self._mend}.")
         self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._free += 1
 
 
 class RateLimit:

@@ -68,8 +68,9 @@ class Proofs:
         self._cache = cache
         self._whose = joined(*map(str.encode, whose))
         self._tell = {kind: tell(kind) for kind in Kind}
-        # Most questions are about few rooms.
-        self._room = functools.lru_cache(maxsize=1024)(self._digest_room)
+        # Most questions are about few rooms, and people ask several times. Those of tokens are made anew each time, so
+        # that no token is kept here.
+        self._remembered = functools.lru_cache(maxsize=4096)(self._digest)
 
     async def ask(self, *questions: Question[Any]) -> None:
         await self._cache.ask(*questions)
@@ -108,7 +109,7 @@ class Proofs:
             closed = await ask(user)
             return Loaded(closed, _YES if closed is None else None)
 
-        key = self._digest(b"account", user.value.encode()) if self.times.membership else None
+        key = self._remembered(b"account", user.value.encode()) if self.times.membership else None
         return self._question(Kind.ACCOUNT, key, key, seconds=self.times.membership, load=load, decode=_read_nothing)
 
     def joined(self, room_id: RoomID, who: str, ask: Callable[[], Awaitable[bool]]) -> Question[bool]:
@@ -187,13 +188,13 @@ class Proofs:
             return None, None
         room = self._room(room_id)
         # A digest of its own where a person is part of it; otherwise that of the room tells everything apart.
-        return (self._digest(what, room, who.encode()) if who else what + room), room
+        return (self._remembered(what, room, who.encode()) if who else what + room), room
 
     def _token(self, token: OpenIDToken, server_name: str = "") -> bytes:
         return self._digest(b"token", server_name.encode(), token.secret.encode("utf-8", "surrogatepass"))
 
-    def _digest_room(self, room_id: RoomID) -> bytes:
-        return self._digest(b"room", room_id.value.encode())
+    def _room(self, room_id: RoomID) -> bytes:
+        return self._remembered(b"room", room_id.value.encode())
 
     def _digest(self, *parts: bytes) -> bytes:
         return self._cache.digests.of(b"key", self._whose, *parts)

@@ -17,7 +17,7 @@ from uvs.errors import CannotTell, InvalidRequest, LimitExceeded
 from uvs.ops.metrics import Metrics, Outcome
 from uvs.ops.paths import UNKNOWN, known
 from uvs.ops.reference import HEADER, new_reference
-from uvs.ops.upstream import spending
+from uvs.ops.upstream import Spending
 from uvs.wire import json_response, log_facts
 
 _log = logging.getLogger("uvs.access")
@@ -52,7 +52,7 @@ class AccessMiddleware:
             await send(message)
 
         self._metrics.in_flight.inc()
-        with spending() as spent:
+        with Spending() as spent:
             try:
                 await self._app(scope, receive, send_with_reference)
             except Exception:  # noqa: BLE001 - the last net

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 
@@ -19,15 +17,19 @@ class Spent:
 _of_this_request: ContextVar[Spent | None] = ContextVar("spent_upstream", default=None)
 
 
-@contextmanager
-def spending() -> Iterator[Spent]:
+class Spending:
     """What is spent upstream within this block, and by the tasks that it starts."""
-    spent = Spent()
-    token = _of_this_request.set(spent)
-    try:
-        yield spent
-    finally:
-        _of_this_request.reset(token)
+
+    __slots__ = ("_token",)
+    _token: Token[Spent | None]
+
+    def __enter__(self) -> Spent:
+        spent = Spent()
+        self._token = _of_this_request.set(spent)
+        return spent
+
+    def __exit__(self, *_: object) -> None:
+        _of_this_request.reset(self._token)
 
 
 def observe(seconds: float) -> None:
