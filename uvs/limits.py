@@ -92,7 +92,9 @@ _ADMIT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, most = tonumber(ARGV[1]), tonumber(ARGV[2])
-local due = math.min(math.max(tonumber(redis.call('GET', KEYS[1])) or now, now), now + most)
+local due = tonumber(redis.call('GET', KEYS[1])) or now
+if not (due > now) then due = now end
+due = math.min(due, now + most)
 if due + interval - now > most then return {0, due - now} end
 due = due + interval
 redis.call('SET', KEYS[1], string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000))
