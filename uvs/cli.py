@@ -18,13 +18,8 @@ from importlib.resources import as_file
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from uvs import __version__
-from uvs.app import create_app
-from uvs.check import command as check
+from uvs import __version__, check
 from uvs.ops import logs
-from uvs.ops.merged import Merged
-from uvs.ops.server import listen, serve
-from uvs.ops.workers import Workers
 from uvs.registration import DEFAULT_NAME, AlreadyThereError, Registration
 from uvs.resources import shipped
 from uvs.settings import Loaded, Mistakes, Settings, load
@@ -35,7 +30,8 @@ UVS_CONFIG_FILE; README.md lists them."
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; ends the process with its exit status."""
-    arguments = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(checks=argv[:1] == ["check"]).parse_args(argv)
     try:
         status = _run(arguments)
         sys.stdout.flush()
@@ -47,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(status)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, checks: bool) -> argparse.ArgumentParser:
+    """What only one command needs is imported for that one: the service starts sooner, and `uvs health`, which a
+    container may run every few seconds, loads no server."""
     parser = argparse.ArgumentParser(
         prog="uvs",
         description="Proves who a Matrix user is, and what they may do, to anything that is not Matrix.",
@@ -64,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "(default: UVS_WORKERS, or 1)",
     )
     checking = commands.add_parser("check", help=check.HELP, description=check.DESCRIPTION, epilog=_SETTINGS_HELP)
-    check.add_options(checking)
+    if checks:
+        from uvs.check.command import add_options
+
+        add_options(checking)
     for name, export in _EXPORTS.items():
         exporting = commands.add_parser(
             name,
@@ -106,7 +107,9 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "registration":
             return _write_registration(arguments.name, arguments.dir, replace=arguments.replace)
         if arguments.command == "check":
-            return check.run(arguments)
+            from uvs.check.command import run
+
+            return run(arguments)
         if arguments.command == "health":
             return _health(load())
         return _serve(load(workers=getattr(arguments, "workers", None)))  # without a command there is no such option
@@ -118,6 +121,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(loaded: Loaded) -> int:
+    from uvs.app import create_app
+    from uvs.ops.server import listen, serve
+
     settings = loaded.settings
     key = settings.log_pseudonym_key and settings.log_pseudonym_key.get_secret_value()
     logs.configure(
@@ -148,6 +154,11 @@ def _serve(loaded: Loaded) -> int:
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket.socket]) -> bool:
+    from uvs.app import create_app
+    from uvs.ops.merged import Merged
+    from uvs.ops.server import serve
+    from uvs.ops.workers import Workers
+
     share = math.ceil(settings.max_concurrent_requests / settings.workers)
     memory = "/dev/shm"  # noqa: S108 - writable in a read-only container, and what is measured needs no disk
     with TemporaryDirectory(prefix="uvs-", dir=memory if os.access(memory, os.W_OK) else None) as folder:

@@ -19,10 +19,6 @@ from uvs.check.walk import Wanted, walk
 from uvs.matrix.identifiers import InvalidIdentifier, RoomID, ServerName, UserID
 from uvs.settings import Mistakes, load
 
-HELP = "find what is wrong, and what to do about it"
-DESCRIPTION = """Walk the way of a verification step by step: the settings, the homeservers, what the access token may
-do, and whatever the options name. The exit status is the number of red rows (100 at most). docs/check.md tells more."""
-
 T = TypeVar("T")
 
 
