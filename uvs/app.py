@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from uvs.cache import Cache
+from uvs.cache.redis import RedisStore
 from uvs.errors import CannotTell, InvalidRequest
-from uvs.limits import ConcurrencyLimit, RateLimit
+from uvs.limits import ConcurrencyLimit, RateLimit, SharedRateLimit
 from uvs.net.calls import Call, Outcome
 from uvs.ops import public, upstream
 from uvs.ops.access import AccessMiddleware, on_cannot_tell, on_invalid_request, on_unknown_path
@@ -50,7 +52,7 @@ def create_app(
 
     cache = open_cache(settings, clock=clock, caches=metrics.cache)
     ways = connect(settings, transport=transport, observe=observe, clock=clock, caches=metrics.cache, cache=cache)
-    callers = _callers(settings, clock)
+    callers = _callers(settings, clock, cache)
     gate = Gate(
         callers=callers,
         timeout=settings.request_timeout,
@@ -103,14 +105,18 @@ def create_app(
     return app
 
 
-def _callers(settings: Settings, clock: Callable[[], float]) -> Callers:
+def _callers(settings: Settings, clock: Callable[[], float], cache: Cache) -> Callers:
     token = settings.auth_token.get_secret_value() if settings.auth_token else None
     mend = (
         "requests with the right UVS_AUTH_TOKEN are not limited"
         if token
         else "set UVS_AUTH_TOKEN, since requests with it are not limited"
     )
-    return Callers(auth_token=token, rate=RateLimit(settings.rate_limit, clock=clock, mend=mend))
+    rate = RateLimit(settings.rate_limit, clock=clock, mend=mend)
+    if isinstance(cache.store, RedisStore) and settings.cache_secret is not None:
+        secret = settings.cache_secret.get_secret_value().encode()
+        rate = SharedRateLimit(settings.rate_limit, clock=clock, mend=mend, scripts=cache.store, secret=secret)
+    return Callers(auth_token=token, rate=rate)
 
 
 def _forwarded(settings: Settings) -> list[Middleware]:

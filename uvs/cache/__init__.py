@@ -143,25 +143,25 @@ class Cache:
 
     def __init__(self, store: Store, digests: Digests, *, clock: Callable[[], float]) -> None:
         self.digests = digests
-        self._store = store
+        self.store = store
         self._clock = clock
         self._flights: dict[bytes, _Flight] = {}
 
     async def __aenter__(self) -> Self:
-        await self._store.__aenter__()
+        await self.store.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._store.__aexit__(kind, error, trace)
+        await self.store.__aexit__(kind, error, trace)
 
     async def ask(self, *questions: Question[Any]) -> None:
         """Answer all of them, from the store or by asking: at once, each once for all who wait for it. Whoever gives up
         takes nothing from the others; the asking ends with the last of them. Failures are raised by `result`."""
         kept = [question for question in questions if question.key is not None]
         if kept:
-            await self._store.read(kept)
+            await self.store.read(kept)
             for question in kept:
                 question.tell(question.answered)
         open_ones = [question for question in questions if not question.answered and question.load is not None]
@@ -188,7 +188,7 @@ class Cache:
     async def drop(self, *parts: bytes) -> None:
         """Forget what belongs to that scope. Who asks from now on gets nothing that was asked before; who waits
         already may. Raises CannotTell where other replicas may not have heard of it."""
-        await self._store.drop(self.digests.of(*parts))
+        await self.store.drop(self.digests.of(*parts))
 
     def _board(self, question: Question[Any]) -> _Flight:
         flight = None if question.key is None else self._flights.get(question.key)
@@ -213,7 +213,7 @@ class Cache:
                 for other, its_value, its_raw in also:
                     if other.key is not None:
                         generation = flight.generations[question.scopes.index(other.scopes[0])]
-                        await self._store.write(other, generation, its_value, its_raw, flight.asked)
+                        await self.store.write(other, generation, its_value, its_raw, flight.asked)
             return value
         finally:
             # Only now: whoever comes between the answer and its being kept would ask once more.

@@ -142,6 +142,11 @@ class RedisStore:
             self._nothing_before = self._wall() + SKEW
             raise CannotTell("Forgetting what is kept failed: Redis did not answer; see UVS_CACHE_URL, then try again.")
 
+    async def script(self, text: str, key: str, *arguments: int) -> object:
+        """The reply to this Lua script; `None` where there is none. Implements `uvs.limits.Scripts`."""
+        replies = await self._exchange([("EVAL", text, 1, key, *arguments)])
+        return None if replies is None or isinstance(replies[0], Exception) else replies[0]
+
     # --- what is written ----------------------------------------------------------------------------------------------
 
     def _generation(self, raw: bytes | None) -> bytes:
