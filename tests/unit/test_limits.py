@@ -12,13 +12,13 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.asyncio import Redis
+from redis.asyncio import Redis as RedisClient
 from starlette.requests import Request
 
 from tests.fake_homeserver import USERINFO, FakeHomeserver, after, answering
 from tests.parts import issued
+from tests.parts.redis import Redis
 from tests.service import running, settings
-from tests.unit.redis_server import redis_server
 from uvs.app import create_app
 from uvs.errors import LimitExceeded, Overloaded
 from uvs.limits import MAX_CALLERS, ConcurrencyLimit, RateLimit, Scripts, SharedRateLimit, caller
@@ -200,22 +200,22 @@ class TestHowOftenInAll:
 
 
 class RealRedis:
-    def __init__(self, port: int) -> None:
-        self.client = Redis(port=port)
+    def __init__(self, url: str) -> None:
+        self.client: RedisClient = RedisClient.from_url(url)
 
     async def script(self, text: str, key: str, *arguments: int) -> object:
         return await self.client.execute_command("EVAL", text, 1, key, *arguments)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as port:
-        yield port
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running.url
 
 
 @pytest.fixture
-async def redis(redis_port: int) -> AsyncIterator[RealRedis]:
-    real = RealRedis(redis_port)
+async def redis(redis_url: str) -> AsyncIterator[RealRedis]:
+    real = RealRedis(redis_url)
     await real.client.flushall()
     yield real
     await real.client.aclose()

@@ -112,7 +112,7 @@ OPTIONS: Mapping[str, tuple[str, str, Any]] = {
     ),
     "internal_port": ("3001", "3001", 3001),
     "internal_address": ("127.0.0.2", '"127.0.0.2"', "127.0.0.2"),
-    "workers": ("1", "1", 1),
+    "workers": ("2", "2", 2),
     "trusted_proxies": ("127.0.0.1,10.0.0.0/8", '["127.0.0.1", "10.0.0.0/8"]', ("127.0.0.1/32", "10.0.0.0/8")),
     "log_identifiers": ("true", "true", True),
     "log_pseudonym_key": ("key", '"key"', "key"),
@@ -122,6 +122,7 @@ COMPANIONS = {
     "cache_url": {"UVS_CACHE_SECRET": "key"},
     "federation_allow": {"UVS_FEDERATION": "listed"},
     "internal_address": {"UVS_INTERNAL_PORT": "3001"},
+    "workers": {"UVS_CACHE_URL": "redis://localhost", "UVS_CACHE_SECRET": "key"},
 }
 """What an option cannot be without."""
 

@@ -23,9 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from tests.fake_homeserver import USERINFO, FakeHomeserver, after, answering
 from tests.parts import ROOT
 from tests.parts.processes import Process, listening
+from tests.parts.redis import Redis
 from tests.parts.service import Service
 from tests.unit.command import Uvs
-from tests.unit.redis_server import redis_server
 from tests.unit.serving import served
 from uvs.ops.workers import RESTART_PAUSE
 
@@ -75,18 +75,18 @@ class TestRefusals:
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as port:
-        yield port
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running.url
 
 
 @contextmanager
-def service(redis: int, directory: Path, **options: str) -> Iterator[tuple[Service, FakeHomeserver]]:
+def service(redis: str, directory: Path, **options: str) -> Iterator[tuple[Service, FakeHomeserver]]:
     homeserver = FakeHomeserver()
     admin = homeserver.register("admin", admin=True)
     with served(homeserver) as port:
         several = {
-            "UVS_CACHE_URL": f"redis://127.0.0.1:{redis}",
+            "UVS_CACHE_URL": redis,
             "UVS_CACHE_SECRET": "of-the-cache-and-of-this-test-only",
             "UVS_WORKERS": "2",
             **options,
@@ -143,7 +143,7 @@ def wait_until(ready: Callable[[], bool], *, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_workers_answer_as_one_and_the_end_of_one_costs_nothing(redis: int, tmp_path: Path) -> None:
+def test_workers_answer_as_one_and_the_end_of_one_costs_nothing(redis: str, tmp_path: Path) -> None:
     before = folders()
     with service(redis, tmp_path) as (running, homeserver):
         token = homeserver.openid_token(homeserver.register("member"))
@@ -185,7 +185,7 @@ def test_workers_answer_as_one_and_the_end_of_one_costs_nothing(redis: int, tmp_
     assert "Traceback" not in running.log_text()
 
 
-def test_workers_count_a_strangers_requests_together(redis: int, tmp_path: Path) -> None:
+def test_workers_count_a_strangers_requests_together(redis: str, tmp_path: Path) -> None:
     # With a secret of its own, since the other tests have asked from the same address.
     with service(redis, tmp_path, UVS_RATE_LIMIT="20", UVS_CACHE_SECRET="of-this-one-test-only") as (
         running,
@@ -198,7 +198,7 @@ def test_workers_count_a_strangers_requests_together(redis: int, tmp_path: Path)
     assert 20 <= found.count(200) <= 22  # a slow machine lives to see the next one's time
 
 
-def test_requests_under_way_are_answered_before_the_end_and_new_ones_are_refused(redis: int, tmp_path: Path) -> None:
+def test_requests_under_way_are_answered_before_the_end_and_new_ones_are_refused(redis: str, tmp_path: Path) -> None:
     with service(redis, tmp_path) as (running, homeserver), ThreadPoolExecutor() as threads:
         wait_until(lambda: "Homeserver" in running.log_text())
         homeserver.register("slow")
@@ -212,7 +212,7 @@ def test_requests_under_way_are_answered_before_the_end_and_new_ones_are_refused
         assert running.process.wait_ended(timeout=5) == 0
 
 
-def test_workers_end_with_a_parent_that_was_killed(redis: int, tmp_path: Path) -> None:
+def test_workers_end_with_a_parent_that_was_killed(redis: str, tmp_path: Path) -> None:
     before = folders()
     with service(redis, tmp_path) as (running, _):
         left = wait_for_two(running)
