@@ -156,7 +156,7 @@ class RedisStore:
 
     def _seal(self, key: bytes, generation: bytes, asked: float, raw: bytes) -> bytes:
         """`asked`: when, by the clocks on the wall."""
-        time = int(asked * 1000).to_bytes(TIME_BYTES, "big")
+        time = int(asked * 1000).to_bytes(TIME_BYTES, "big", signed=True)  # clocks may start before 1970
         return self._digests.of(b"value", key, generation, time, raw) + time + raw
 
     def _open(self, question: Question[Any], generation: bytes, value: bytes) -> bytes | None:
@@ -164,7 +164,7 @@ class RedisStore:
         mac, time, raw = value[:MAC_BYTES], value[MAC_BYTES : MAC_BYTES + TIME_BYTES], value[MAC_BYTES + TIME_BYTES :]
         if not hmac.compare_digest(mac, self._digests.of(b"value", question.key or b"", generation, time, raw)):
             return None
-        asked = int.from_bytes(time, "big") / 1000
+        asked = int.from_bytes(time, "big", signed=True) / 1000
         if asked <= self._nothing_before or not -SKEW <= self._wall() - asked < question.seconds:
             return None
         return raw
