@@ -316,7 +316,8 @@ class TestMemory:
         assert len(store._kept) <= 11
 
     async def test_drops_that_are_forgotten_take_everything_with_them(self, clock: Clock, truth: Truth) -> None:
-        replica = self.store(clock, most_dropped=10)
+        store = MemoryStore(clock=clock, most_dropped=10)
+        replica = Replica(clock, store=store)
         await replica.get(truth)
         truth.gate.clear()
         (early,) = waiting(replica.get(truth, "under way"))
@@ -325,6 +326,7 @@ class TestMemory:
         truth.value = 1
         for number in range(10):
             await replica.drop(f"{number}")
+            assert len(store._generations) <= 10
         truth.gate.set()
         assert await early == 0
         assert await replica.get(truth) == 1

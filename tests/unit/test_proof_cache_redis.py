@@ -75,6 +75,18 @@ class TestClocks:
         clock.now += SECONDS
         assert await replica.get(truth) == 1
 
+    async def test_what_arrives_late_in_redis_is_not_kept_for_longer(
+        self, clock: Clock, redis: FakeRedis, truth: Truth
+    ) -> None:
+        truth.gate.clear()
+        (slow,) = waiting(Replica(clock, redis).get(truth))
+        await settle()
+        clock.now += 2
+        truth.gate.set()
+        await slow
+        ((_, until),) = redis.values.values()
+        assert until == pytest.approx(clock.now - 2 + SECONDS - TIMEOUT)
+
     @pytest.mark.parametrize("apart", [SKEW + 0.1, -SECONDS])
     async def test_replicas_whose_clocks_are_apart_do_not_believe_each_other(
         self, clock: Clock, redis: FakeRedis, truth: Truth, apart: float
@@ -223,6 +235,7 @@ class TestWhenItIsDown:
             await replica.drop()
         redis.error = None
         clock.now += REST
+        assert await replica.get(Truth(), "is it back?") == 0
         truth.value = 1
         late = waiting(replica.get(truth, "under way"), replica.get(truth))
         await settle()
