@@ -20,8 +20,8 @@ from uvs.errors import CannotTell
 TIMES = {"token": 300.0, "membership": 5.0, "levels": 5.0}
 """Kinds, and for how many seconds an answer holds. The scope of a token is itself, that of the others the room."""
 
-kinds = st.sampled_from(sorted(TIMES))
-rooms, replicas = st.sampled_from("aaab"), st.sampled_from([0, 0, 0, 1])  # most things happen to the same one
+kinds = st.sampled_from(["membership", "membership", "membership", "token", "levels"])
+rooms, replicas = st.sampled_from("aaaab"), st.sampled_from([0, 0, 0, 1])  # most things happen to the same one
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Order(RuleBasedStateMachine):
 
         return Question(digests.of(kind.encode(), b"key", room.encode()), (scope,), TIMES[kind], load, int)
 
-    @rule(kind=kinds, room=rooms, how=st.sampled_from(["yes", "no", "failing"]))
+    @rule(kind=kinds, room=rooms, how=st.sampled_from(["yes", "yes", "yes", "no", "failing"]))
     def change(self, kind: str, room: str, how: str) -> None:
         self.tick()
         self.value += 1
@@ -126,14 +126,14 @@ class Order(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 5))
     def answer(self, which: int) -> None:
-        if self.slow:
-            self.slow.pop(which % len(self.slow)).set()
+        if which < len(self.slow):
+            self.slow.pop(which).set()
             self.run(settle())
 
     @rule(which=st.integers(0, 5))
     def give_up(self, which: int) -> None:
-        if self.asked:
-            self.asked[which % len(self.asked)].task.cancel()
+        if which < len(self.asked):
+            self.asked[which].task.cancel()
             self.run(settle())
 
     @rule(seconds=st.sampled_from([0.5, 2.4, 4.9, 5.0, 60.0, 299.0]))
