@@ -573,6 +573,67 @@ class TestAdvice:
         assert "".join(warnings).startswith(said)
 
 
+class TestTheCache:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis://redis",
+            "redis://redis:6379/0",
+            "rediss://user:p%40ss@[::1]:6380/15",
+            "unix:///run/redis.sock",
+            "unix://:pass@/run/redis.sock",
+        ],
+    )
+    def test_redis_may_be_there(self, read: Read, url: str) -> None:
+        assert plain(read(UVS_CACHE_URL=url, UVS_CACHE_SECRET="key").settings.cache_url) == url
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://SeCrEt@redis",
+            "redis://",
+            "redis:///0",
+            "redis://:SeCrEt@redis:0",
+            "redis://:SeCrEt@redis:70000",
+            "redis://:SeCrEt@redis/zero",
+            "redis://:SeCrEt@redis/0?db=1",
+            "redis://:SeC#rEt@redis",
+            "redis://:SeC rEt@redis",
+            "redis://[::1",
+            "unix://",
+            "unix:///",
+            "unix://host/path",
+            "SeCrEt",
+        ],
+    )
+    def test_another_url_is_a_mistake_that_does_not_quote_it(self, read: Read, url: str) -> None:
+        (line,) = mistakes(read, UVS_CACHE_URL=url, UVS_CACHE_SECRET="key")
+        assert line.startswith("UVS_CACHE_URL: must")
+        assert "SeC" not in line
+
+    def test_redis_needs_the_secret(self, read: Read) -> None:
+        (line,) = mistakes(read, UVS_CACHE_URL="redis://redis")
+        assert line.startswith("UVS_CACHE_SECRET: is required with UVS_CACHE_URL.")
+
+    def test_the_password_is_never_shown(self, read: Read) -> None:
+        loaded = read(UVS_CACHE_URL="redis://:SeCrEt@127.0.0.1", UVS_CACHE_SECRET="SeCrEt")
+        assert "SeCrEt" not in f"{loaded!r}{loaded.settings}"
+        assert loaded.warnings == []
+
+    def test_what_is_risky_is_said(self, read: Read) -> None:
+        assert read(UVS_CACHE_MEMBERSHIP_TTL="60").warnings == []
+        long, plain_text = read(
+            UVS_CACHE_MEMBERSHIP_TTL="61", UVS_CACHE_URL="redis://redis", UVS_CACHE_SECRET="key"
+        ).warnings
+        assert "may still come in for 61 seconds" in long
+        assert plain_text.startswith("UVS_CACHE_URL is without TLS")
+
+    @pytest.mark.parametrize("value", ["-1", "3601", "nan", "inf", "five"])
+    def test_times_are_an_hour_at_most(self, read: Read, value: str) -> None:
+        (line,) = mistakes(read, UVS_CACHE_TOKEN_TTL=value)
+        assert line.startswith("UVS_CACHE_TOKEN_TTL: input should be")
+
+
 class TestFederation:
     @pytest.mark.parametrize(
         ("variables", "mode"),
