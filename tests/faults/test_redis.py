@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.fake_homeserver import FakeHomeserver
+from tests.parts import issued
 from tests.parts.certificates import Authority
 from tests.parts.redis import Redis
+from tests.service import running, settings
 from tests.unit.cached import Replica, Truth, outcomes, settle, waiting
 from uvs.cache.redis import MAX_VALUE
 from uvs.cache.redis_client import RedisConnection
@@ -155,6 +158,40 @@ async def test_a_connection_that_was_closed_is_opened_anew(
     assert await get(replica, truth) == 0
     assert truth.asked == 1
     assert [record for record in caplog.records if record.name == "uvs"] == []
+
+
+@pytest.mark.parametrize("access", ["synapse-admin", "msc4502", "synapse-module"])
+async def test_two_services_ask_the_homeserver_once(redis: Redis, ca_file: Path, access: str) -> None:
+    homeserver = FakeHomeserver()
+    admin = homeserver.register("admin", admin=True)
+    room = homeserver.create_room(admin)
+    homeserver.send_state(admin, room, "m.room.history_visibility", {"history_visibility": "world_readable"})
+    options = {
+        **homeserver.way_in(access, admin),
+        "openid_verify_server_name": homeserver.server_name,
+        "cache_url": redis.url,
+        "cache_secret": issued.secret(),
+        "cache_token_ttl": SECONDS,
+        "cache_membership_ttl": SECONDS,
+        "cache_power_levels_ttl": SECONDS,
+        "ca_file": ca_file,
+    }
+    question = {"token": homeserver.openid_token(admin), "room_id": room}
+    transport = homeserver.transport()
+    async with (
+        running(settings(**options), transport=transport) as one,
+        running(settings(**options), transport=transport) as other,
+    ):
+        await asyncio.sleep(0.2)  # the checks at the start are over
+        first = await one.post("/verify/user_in_room", json=question)
+        assert first.json()["results"] == {"user": True, "room_membership": True}
+        homeserver.calls.clear()
+        for service in (other, one):
+            assert (await service.post("/verify/user_in_room", json=question)).json() == first.json()
+        assert homeserver.calls == []
+        measured = (await other.get("/metrics")).text
+    assert 'uvs_cache_requests_total{cache="token",result="hit"} 1.0' in measured
+    assert 'uvs_cache_requests_total{cache="redis",result="miss"} 0.0' in measured
 
 
 class TestComingAndGoing:
