@@ -126,16 +126,41 @@ def joined(*parts: bytes) -> bytes:
     return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
+class _Waiter:
+    """Who waits for the answers to `left` questions."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def one_less(self) -> None:
+        self.left -= 1
+        if not self.left and not self.future.done():
+            self.future.set_result(None)
+
+
 class _Flight:
-    """A question under way, and for how many."""
+    """A question under way, and for whom. (`asyncio.wait` and its like would cost as much as the rest of it.)"""
 
     __slots__ = ("asked", "generations", "task", "waiting")
-    task: asyncio.Task[Any]
+    task: asyncio.Task[None]
 
     def __init__(self, asked: float, generations: tuple[Generation, ...]) -> None:
         self.asked = asked
         self.generations = generations
-        self.waiting = 0
+        self.waiting: dict[Question[Any], _Waiter] = {}
+
+    def land(self, value: Any, error: BaseException | None) -> None:
+        """Tell all who wait: the value, unless there is an error."""
+        for question, waiter in self.waiting.items():
+            if error is None:
+                question.answer(value)
+            else:
+                question.fail(error)
+            waiter.one_less()
+        self.waiting.clear()
 
 
 class Cache:
@@ -167,18 +192,13 @@ class Cache:
         open_ones = [question for question in questions if not question.answered and question.load is not None]
         if not open_ones:
             return
-        flights = [self._board(question) for question in open_ones]
-        tasks = [flight.task for flight in flights]
+        waiter = _Waiter(len(open_ones))
+        flights = [self._board(question, waiter) for question in open_ones]
         try:
-            await asyncio.wait(set(tasks))
+            await waiter.future
         finally:
-            await self._leave(open_ones, flights)
-        for question, task in zip(open_ones, tasks, strict=True):
-            error = task.exception()  # raises where it was cancelled from outside: this process ends
-            if error is None:
-                question.answer(task.result())
-            else:
-                question.fail(error)
+            if waiter.left:
+                await self._leave(open_ones, flights)
 
     async def get(self, question: Question[V]) -> V:
         """Ask this one. Raises what asking raises."""
@@ -190,54 +210,57 @@ class Cache:
         already may. Raises CannotTell where other replicas may not have heard of it."""
         await self.store.drop(self.digests.of(*parts))
 
-    def _board(self, question: Question[Any]) -> _Flight:
+    def _board(self, question: Question[Any], waiter: _Waiter) -> _Flight:
         flight = None if question.key is None else self._flights.get(question.key)
         now = self._clock()
         # An answer may be as old as its question, so one that began too long ago is as good as too old already.
         if flight is None or flight.generations != question.generations or now - flight.asked >= question.seconds:
             flight = _Flight(now, question.generations)
             flight.task = asyncio.create_task(self._fly(question, flight))
-            flight.task.add_done_callback(_seen)
             if question.key is not None:
                 self._flights[question.key] = flight
-        flight.waiting += 1
+        flight.waiting[question] = waiter
         return flight
 
-    async def _fly(self, question: Question[V], flight: _Flight) -> V:
-        assert question.load is not None  # noqa: S101 - see `ask`
+    async def _fly(self, question: Question[Any], flight: _Flight) -> None:
+        value, error = None, None
         try:
-            value, raw, also = await question.load()
-            if question.key is not None:
-                if raw is not None:
-                    also = ((question, value, raw), *also)
-                for other, its_value, its_raw in also:
-                    if other.key is not None:
-                        generation = flight.generations[question.scopes.index(other.scopes[0])]
-                        await self.store.write(other, generation, its_value, its_raw, flight.asked)
-            return value
+            value = await self._load(question, flight)
+        except BaseException as what:
+            error = what
+            if not isinstance(what, Exception):
+                raise
         finally:
             # Only now: whoever comes between the answer and its being kept would ask once more.
             self._forget(question, flight)
-            # What was raised leads to this frame, and these lead back to it: a circle, which would keep the answer.
-            del question, flight
+            flight.land(value, error)
+            # What was raised leads to this frame, and this to it: a circle, which would keep the answer in memory.
+            del error
+
+    async def _load(self, question: Question[V], flight: _Flight) -> V:
+        assert question.load is not None  # noqa: S101 - see `ask`
+        value, raw, also = await question.load()
+        if question.key is not None:
+            if raw is not None:
+                also = ((question, value, raw), *also)
+            for other, its_value, its_raw in also:
+                if other.key is not None:
+                    generation = flight.generations[question.scopes.index(other.scopes[0])]
+                    await self.store.write(other, generation, its_value, its_raw, flight.asked)
+        return value
 
     def _forget(self, question: Question[Any], flight: _Flight) -> None:
         if question.key is not None and self._flights.get(question.key) is flight:
             del self._flights[question.key]
 
     async def _leave(self, questions: Sequence[Question[Any]], flights: Sequence[_Flight]) -> None:
+        """Without the answers: those who give up. What nobody else waits for ends with them."""
         ending = set()
         for question, flight in zip(questions, flights, strict=True):
-            flight.waiting -= 1
+            flight.waiting.pop(question, None)
             if not flight.waiting and not flight.task.done():
                 self._forget(question, flight)  # nobody may join it any more
                 flight.task.cancel()
                 ending.add(flight.task)
         if ending:
             await asyncio.wait(ending)
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    """What it raised is looked at, also where everybody gave up before."""
-    if not task.cancelled():
-        task.exception()

@@ -44,6 +44,8 @@ _LAST_VERSION_WITH_CREATOR_FIELD = 10
 
 def read_level(value: object) -> int | None:
     """Read one level as the specification and Synapse do; `None` where it is not one."""
+    if type(value) is int and -MAX_LEVEL <= value <= MAX_LEVEL:
+        return value  # as nearly all are
     if isinstance(value, bool):
         return None
     if isinstance(value, str):

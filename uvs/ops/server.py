@@ -31,6 +31,11 @@ SHUTDOWN_SECONDS = 10
 """Requests in flight are given this long to finish."""
 
 
+YOUNG_OBJECTS = 10_000
+"""New objects between two collections of garbage. With Python's 700, collections take a ninth of the time under load;
+with more than this, each is so long that it shows (docs/performance.md)."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits on size, number and time of what a client sends."""
 
@@ -106,6 +111,7 @@ class _Server(uvicorn.Server):
         # Python, since with higher ones there are fewer pauses, and each is longer.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
 
 
 def serve(app: Starlette, listening: list[socket.socket]) -> None:
