@@ -91,6 +91,12 @@ class Question(Generic[V]):
 class Store(Protocol):
     """Where answers are. An asynchronous context manager. Nothing but `drop` raises, whatever happens to it."""
 
+    local: bool
+    """Whether it is the memory of this process, so that `look_up` may find something."""
+
+    def look_up(self, key: bytes, scope: bytes) -> Any:
+        """The answer that is kept under `key`, or MISSING, without asking anybody."""
+
     async def read(self, questions: Sequence[Question[Any]]) -> None:
         """Set the generations of each, and answer those whose answer is kept, under these and no older than their
         seconds."""

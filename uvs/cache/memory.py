@@ -8,7 +8,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from uvs.cache import Generation, Question
+from uvs.cache import MISSING, Generation, Question
 
 MOST_BYTES = 64 * 1024 * 1024
 """Of all answers, estimated: 60,000 people, or the levels of some hundred very large rooms."""
@@ -31,6 +31,8 @@ class _Kept(NamedTuple):
 class MemoryStore:
     """Implements `uvs.cache.Store`. Values are kept as they are, so they must not be changed by anybody."""
 
+    local = True
+
     def __init__(
         self, *, clock: Callable[[], float], most_bytes: int = MOST_BYTES, most_dropped: int = MOST_DROPPED
     ) -> None:
@@ -51,14 +53,18 @@ class MemoryStore:
     ) -> None:
         self._clear()
 
+    def look_up(self, key: bytes, scope: bytes) -> Any:
+        kept = self._kept.get(key)
+        if kept is None or self._clock() >= kept.until or kept.generation != self._generation(scope):
+            return MISSING
+        self._kept.move_to_end(key)
+        return kept.value
+
     async def read(self, questions: Sequence[Question[Any]]) -> None:
-        now = self._clock()
         for question in questions:
             question.generations = tuple([self._generation(scope) for scope in question.scopes])
-            kept = self._kept.get(question.key or b"")
-            if kept is not None and now < kept.until and kept.generation == question.generations[0]:
-                self._kept.move_to_end(question.key or b"")
-                question.answer(kept.value)
+            if question.key is not None and (value := self.look_up(question.key, question.scopes[0])) is not MISSING:
+                question.answer(value)
 
     async def write(
         self, question: Question[Any], generation: Generation, value: Any, raw: bytes, asked: float

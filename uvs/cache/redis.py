@@ -17,7 +17,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from uvs.cache import Digests, Generation, Question, tell_nobody
+from uvs.cache import MISSING, Digests, Generation, Question, tell_nobody
 from uvs.errors import CannotTell
 
 TIMEOUT = 0.25
@@ -65,6 +65,8 @@ class RedisStore:
     """Implements `uvs.cache.Store`. `clock` gives seconds and never goes back, `wall` those since 1970. `tell` hears
     of each exchange whether Redis took part in it."""
 
+    local = False
+
     def __init__(
         self,
         connection: Connection,
@@ -97,6 +99,10 @@ class RedisStore:
             self._exchanges.cancel()
             await asyncio.wait((self._exchanges,))
         await self._connection.close()
+
+    def look_up(self, key: bytes, scope: bytes) -> Any:
+        del key, scope
+        return MISSING
 
     async def read(self, questions: Sequence[Question[Any]]) -> None:
         keys: list[str | bytes | int] = []

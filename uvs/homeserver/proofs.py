@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from uvs.cache import Cache, Digests, Load, Loaded, Question, joined, tell_nobody
+from uvs.cache import MISSING, Cache, Digests, Load, Loaded, Question, joined, tell_nobody
 from uvs.cache.memory import MemoryStore
 from uvs.errors import Refusal
 from uvs.homeserver.events import read_content, read_levels
@@ -49,6 +49,8 @@ class Times:
         return min(self.membership, self.power_levels)
 
 
+_OF_A_MEMBER = (Kind.TOKEN, Kind.ACCOUNT, Kind.MEMBERSHIP, Kind.POWER_LEVELS)
+
 _YES = b"yes"
 
 
@@ -66,6 +68,7 @@ class Proofs:
         to tell of hits and misses."""
         self.times = times
         self._cache = cache
+        self._in_memory = bool(cache.store.local and times.token and times.standing)
         self._whose = joined(*map(str.encode, whose))
         self._tell = {kind: tell(kind) for kind in Kind}
         # Most questions are about few rooms, and people ask several times. Those of tokens are made anew each time, so
@@ -85,6 +88,25 @@ class Proofs:
     async def forget_room(self, room_id: RoomID) -> None:
         """Who is in it, and which levels apply, counts no more from now on. Raises as `forget_token`."""
         await self._cache.drop(self._room(room_id))
+
+    def member(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, PowerLevels, RoomCreation | None] | None:
+        """The answers to `token`, `account`, `joined`, `power_levels` and (if it is there) `creation`, where all of these
+        are in the memory of this process. A shortcut: to make four questions takes three times as long."""
+        if not self._in_memory:
+            return None
+        look_up = self._cache.store.look_up
+        its_token = self._token(token)
+        if (user := look_up(its_token, its_token)) is MISSING:
+            return None
+        room, account = self._room(room_id), self._account(user)
+        joined = self._remembered(b"joined", room, user.value.encode())
+        levels = look_up(b"levels" + room, room)
+        if levels is MISSING or look_up(joined, room) is MISSING or look_up(account, account) is MISSING:
+            return None
+        for kind in _OF_A_MEMBER:
+            self._tell[kind](True)
+        creation = look_up(b"creation" + room, room)
+        return user, levels, None if creation is MISSING else creation
 
     def token(
         self,
@@ -109,7 +131,7 @@ class Proofs:
             closed = await ask(user)
             return Loaded(closed, _YES if closed is None else None)
 
-        key = self._remembered(b"account", user.value.encode()) if self.times.membership else None
+        key = self._account(user) if self.times.membership else None
         return self._question(Kind.ACCOUNT, key, key, seconds=self.times.membership, load=load, decode=_read_nothing)
 
     def joined(self, room_id: RoomID, who: str, ask: Callable[[], Awaitable[bool]]) -> Question[bool]:
@@ -192,6 +214,9 @@ class Proofs:
 
     def _token(self, token: OpenIDToken, server_name: str = "") -> bytes:
         return self._digest(b"token", server_name.encode(), token.secret.encode("utf-8", "surrogatepass"))
+
+    def _account(self, user: UserID) -> bytes:
+        return self._remembered(b"account", user.value.encode())
 
     def _room(self, room_id: RoomID) -> bytes:
         return self._remembered(b"room", room_id.value.encode())

@@ -80,9 +80,11 @@ class AccessMiddleware:
             if spent.calls:
                 facts |= {"upstream_calls": spent.calls, "upstream_ms": _ms(spent.seconds)}
             method = scope["method"] if scope["method"].isalpha() else "?"
-            _log.log(
-                level, "%s %s %s", method, path.path if path else UNKNOWN, status or "no answer", extra={"facts": facts}
-            )
+            message = f"{method} {path.path if path else UNKNOWN} {status or 'no answer'}"
+            # As `_log.log` makes it, which looks for more that no line says.
+            record = logging.LogRecord(_log.name, level, "", 0, message, None, None)
+            record.facts = facts
+            _log.handle(record)
 
 
 def _ms(seconds: float) -> float:

@@ -21,7 +21,7 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import base32_crockford
 
@@ -48,6 +48,9 @@ _REMEMBERED = 2048
 """Pseudonyms: those of the rooms that have calls now, and of their people."""
 
 
+_IDENTIFIERS = frozenset({UserID, RoomID, RoomAlias})
+
+
 class Pseudonyms:
     """Stand-ins for identifiers of people and rooms: `@3XK7T2M9NQ5R`, the same for the same, with no way back without
     the key. (No server name follows, so that none is taken for an identifier.)"""
@@ -60,7 +63,7 @@ class Pseudonyms:
 
     def __call__(self, value: object) -> object:
         """`value` as it may stand in the log."""
-        return self._remembered(value.value) if isinstance(value, UserID | RoomID | RoomAlias) else value
+        return self._remembered(value.value) if type(value) in _IDENTIFIERS else value  # type: ignore[attr-defined]
 
     def _make(self, value: str) -> str:
         digest = hashlib.blake2b(value.encode(), key=self._key, digest_size=8).digest()
@@ -70,7 +73,7 @@ class Pseudonyms:
 
 def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
     """Send every log record to standard error, in one form. Without `pseudonyms`, identifiers are logged."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter(pseudonyms) if form == "json" else ConsoleFormatter(pseudonyms))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -85,6 +88,33 @@ def configure(level: str, form: Format, pseudonyms: Pseudonyms | None) -> None:
 def on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what nobody caught. asyncio's own handler would write the exception's text."""
     logging.getLogger("asyncio").error("%s", context["message"], exc_info=context.get("exception"))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes the lines of one turn of the event loop together, before the next: under load, to write each by itself
+    takes as long as a verification from memory. What may be the last word, a warning or worse, is written at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where there is none
+            if loop is None or record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._lines) == 1:
+                loop.call_soon(self.flush)
+        except Exception:  # noqa: BLE001 - as in every handler of logging's
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Also called at the end of the process."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self.stream.write("".join(lines))
+        super().flush()
 
 
 class _Formatter(logging.Formatter):
