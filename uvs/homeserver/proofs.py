@@ -90,8 +90,8 @@ class Proofs:
         await self._cache.drop(self._room(room_id))
 
     def member(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, PowerLevels, RoomCreation | None] | None:
-        """The answers to `token`, `account`, `joined`, `power_levels` and (if it is there) `creation`, where all of these
-        are in the memory of this process. A shortcut: to make four questions takes three times as long."""
+        """The answers to `token`, `account`, `joined`, `power_levels` and (if it is there) `creation`, where all of
+        them are in this process's memory. A shortcut: to make four questions takes three times as long."""
         if not self._in_memory:
             return None
         look_up = self._cache.store.look_up
