@@ -65,6 +65,9 @@ fuzz: parts ## A million to each, hours (TARGETS="…", UVS_FUZZ_RUNS, UVS_FUZZ_
 bench: venv ## Measure the service against a stub homeserver (REFERENCE=file, ROWS="…": benchmarks/README.md)
 	@$(RUN)python -m benchmarks $(if $(REFERENCE),--reference $(REFERENCE)) $(addprefix --only ,$(ROWS))
 
+bench-crowd: parts ## 2,000 people join a conference within ten seconds, on a real Synapse
+	@$(RUN)python -m benchmarks.crowd
+
 proofs: venv ## The image and the systemd unit, built and run without a container engine (root, two minutes)
 	@$(RUN)python -m pytest -v tests/packaging/image_proof.py tests/packaging/unit_proof.py
 
@@ -106,4 +109,4 @@ clean: ## Remove all that was made here
 	rm -rf .venv .parts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test faults soak unit contract lua packaging e2e lint fuzz fuzz-short bench proofs test-pythons lock clean parts venv synapse prosody tools
+.PHONY: help demo test faults soak unit contract lua packaging e2e lint fuzz fuzz-short bench bench-crowd proofs test-pythons lock clean parts venv synapse prosody tools
