@@ -19,8 +19,10 @@ from uvs.net.engine import Body, Request, Response, broken, too_slow
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's status line and headers, of interim answers together, and of what surrounds a chunk."""
 
-MAX_HEADERS = 100
-"""Names of headers in it. What arrives at once is taken apart at once, and that takes ten times the memory."""
+_WANTED = {
+    name.encode(): name for name in ("content-encoding", "content-length", "date", "retry-after", "transfer-encoding")
+}
+"""The headers that anybody here looks at. The others are not kept: there may be thousands."""
 
 MAX_INTERIM = 8
 """Interim answers (1xx) before the answer; RFC 9110, section 15.2 wants them read, though nobody asks for them."""
@@ -138,11 +140,10 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or exchange.status:  # in a trailer
             return
-        if len(exchange.headers) >= MAX_HEADERS:
-            self._fail(broken(exchange.request.what, "the head of the answer is too large"))
-            return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        exchange.headers[key] = f"{exchange.headers[key]}, {text}" if key in exchange.headers else text
+        key = _WANTED.get(name.lower())
+        if key is not None:
+            text = value.decode("latin-1")
+            exchange.headers[key] = f"{exchange.headers[key]}, {text}" if key in exchange.headers else text
 
     def on_headers_complete(self) -> None:
         exchange, status = self._exchange, self._parser.get_status_code()

@@ -32,9 +32,9 @@ _VALUE = re.compile(r"[ -~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Origin:
-    """Where connections lead."""
+    """Where connections lead. There is one object for each."""
 
     host: str
     port: int

@@ -126,8 +126,12 @@ class HttpClient:
             started = time.perf_counter()  # the homeserver's time: our own queue is none of its
             outcome = Outcome.TIMEOUT  # whoever is cancelled has waited too long
             try:
-                answer = await self._exchange(request, limit, expect)
+                with self._budget.account() as take:
+                    response = await self._engine.exchange(request, Body(request.what, limit, take))
+                    answer = read_answer(response, request.what, expect)
                 outcome = answer.outcome
+                if outcome is Outcome.UNREADABLE:
+                    response.distrust()
             except Failed as error:
                 outcome = error.outcome
                 raise
@@ -136,12 +140,4 @@ class HttpClient:
                 raise
             finally:
                 self._observe(call, outcome, time.perf_counter() - started)
-            return answer
-
-    async def _exchange(self, request: Request, limit: int, expect: type[T]) -> Answer[T]:
-        with self._budget.account() as take:
-            response = await self._engine.exchange(request, Body(request.what, limit, take))
-            answer = read_answer(response, request.what, expect)
-            if answer.status == 200 and answer.body is None:
-                response.distrust()
             return answer
