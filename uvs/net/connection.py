@@ -74,8 +74,8 @@ class Connection(asyncio.Protocol):
         self._timer = loop.call_at(deadline, self._fail_late)
         answer: asyncio.Future[Response] = loop.create_future()
         self._exchange = _Exchange(request, body, answer)
-        self._transport.write(message)
         try:
+            self._transport.write(message)
             return await answer
         finally:
             if self._exchange is not None:  # whoever asked has given up
