@@ -10,7 +10,8 @@ import pytest
 from tests.unit.test_http_seam import LIMIT, Behave, Raw, ask, ask_once, cannot_tell, ok, serving, writes
 from uvs.errors import CannotTell
 from uvs.net.connection import MAX_HEAD, MAX_INTERIM
-from uvs.net.http import HttpClient, open_client
+from uvs.net.direct import DirectEngine
+from uvs.net.http import MAX_CONNECTIONS, HttpClient, open_client
 
 GOOD = ok(b'{"good": 1}')
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -153,8 +154,10 @@ async def test_a_thousand_who_give_up_at_any_moment_leave_nothing_open() -> None
                 await ask(client, url)
 
     async with serving(behave) as raw, open_client(timeout=5) as client:
-        before = asyncio.all_tasks()
         await asyncio.gather(*(give_up(client, raw.url, number % 50 / 1000) for number in range(1000)))
         assert (await ask(client, raw.url)).body == {"good": 1}
-        await asyncio.sleep(0.05)
-        assert {task for task in asyncio.all_tasks() - before if "raw" not in repr(task)} <= asyncio.all_tasks()
+        engine = client._engine
+        assert isinstance(engine, DirectEngine)
+        assert engine._opening == 0
+        assert engine._open == {each for idle in engine._idle.values() for each in idle}
+        assert 1 <= len(engine._open) <= MAX_CONNECTIONS

@@ -305,3 +305,39 @@ class TestPseudonyms:
         assert "POST /verify" in lines
         for identifier in ("alice", "alias", room, room[1:8]):
             assert identifier not in lines
+
+
+class TestWhenLinesAreWritten:
+    async def test_those_of_one_turn_of_the_event_loop_are_written_together(
+        self, log_to_stderr: Callable[[str, Format], io.StringIO]
+    ) -> None:
+        stderr = log_to_stderr("info", "console")
+        log = logging.getLogger("uvs.test")
+        log.info("first")
+        log.info("second")
+        assert not stderr.getvalue()
+        await asyncio.sleep(0)
+        assert [line.split()[-1] for line in stderr.getvalue().splitlines()] == ["first", "second"]
+
+    async def test_a_warning_is_written_at_once_behind_what_came_before(
+        self, log_to_stderr: Callable[[str, Format], io.StringIO]
+    ) -> None:
+        stderr = log_to_stderr("info", "console")
+        logging.getLogger("uvs.test").info("before")
+        logging.getLogger("uvs.test").warning("now")
+        assert [line.split()[-1] for line in stderr.getvalue().splitlines()] == ["before", "now"]
+
+    def test_without_an_event_loop_each_is_written_at_once(
+        self, log_to_stderr: Callable[[str, Format], io.StringIO]
+    ) -> None:
+        stderr = log_to_stderr("info", "console")
+        logging.getLogger("uvs.test").info("alone")
+        assert stderr.getvalue().endswith("alone\n")
+
+    async def test_what_is_left_is_written_at_the_end(
+        self, log_to_stderr: Callable[[str, Format], io.StringIO]
+    ) -> None:
+        stderr = log_to_stderr("info", "console")
+        logging.getLogger("uvs.test").info("last")
+        logging.getLogger().handlers[0].flush()  # as `logging.shutdown` does
+        assert stderr.getvalue().endswith("last\n")
