@@ -1,7 +1,8 @@
 """`make bench-crowd`: a conference of 2,000 whose members all join within ten seconds, on a real Synapse.
 
-The service has one core; Synapse has the other, with the little that the crowd itself takes. For each way in: the first
-time, again three seconds later (everybody reconnects), and with the cache turned off.
+The service has one core, and Synapse the other. The crowd itself shares that of the service, which has more of it to
+spare. For each way in: the first time, again three seconds later (everybody reconnects), with the cache turned off, and
+faster than Synapse can answer.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import argparse
 import asyncio
 import json
 import re
+import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
+from benchmarks.load import AUTH_TOKEN
 from benchmarks.stage import cpu_seconds, pinned
 from tests.parts.processes import Process
 from tests.parts.service import Service
@@ -28,30 +33,37 @@ from tests.parts.synapse import User
 from tests.parts.ways_in import OpenSynapse
 
 PEOPLE = 2000
-SECONDS = 10.0
 PAUSE = 3.0
-AUTH_TOKEN = "auth-token-of-the-benchmark"
+PATIENCE = 60.0  # seconds for one answer; the service itself gives up after ten
 WAYS_IN = ("synapse-admin", "synapse-module")
-KEPT = {"UVS_CACHE_TOKEN_TTL": "300", "UVS_CACHE_MEMBERSHIP_TTL": "5", "UVS_CACHE_POWER_LEVELS_TTL": "5"}
-OFF = dict.fromkeys(KEPT, "0")
-ROUNDS = ((KEPT, ("first", "again after 3 s")), (OFF, ("nothing kept",)))
+DEFAULTS = {"UVS_CACHE_TOKEN_TTL": "300", "UVS_CACHE_MEMBERSHIP_TTL": "5", "UVS_CACHE_POWER_LEVELS_TTL": "5"}
+"""Said, since the parts for tests turn the cache off."""
 
+NOTHING_KEPT = dict.fromkeys(DEFAULTS, "0")
 
-@dataclass(frozen=True)
-class Crowd:
-    """What came of it. Times in milliseconds from when somebody asked, `last_after` in seconds from the beginning."""
+Seconds = float
+SERVICES: tuple[tuple[Mapping[str, str], tuple[tuple[str, Seconds], ...]], ...] = (
+    (DEFAULTS, (("in 10 s", 10.0), ("all again, 3 s later", 10.0))),
+    (NOTHING_KEPT, (("in 10 s, nothing kept", 10.0),)),
+    (DEFAULTS, (("in 4 s", 4.0),)),
+    (DEFAULTS, (("in 1 s", 1.0),)),
+)
+"""What a service is started with, and which crowds then come to it: within how many seconds."""
 
-    way_in: str
-    round: str
-    verified: int
-    turned_away: int
-    p50_ms: float
-    p99_ms: float
-    last_after: float
-    calls: dict[str, int]
-    cpu_seconds: float
-    cpu_seconds_of_synapse: float
-    peak_mb: float
+_KINDS = {
+    "userinfo": r"GET /_matrix/federation/v1/openid/userinfo",
+    "account": r"GET /_synapse/admin/v2/users/[^/ ]+ ",
+    "joined_rooms": r"GET /_synapse/admin/v1/users/[^/ ]+/joined_rooms",
+    "state": r"GET /_synapse/admin/v1/rooms/[^/ ]+/state",
+    "module": r"POST /_synapse/uvs/",
+}
+"""By the names of the service's own measurements, as they stand in Synapse's log."""
+
+_COLUMNS = dict.fromkeys(("yes", "503", "504", "other", "p50 ms", "p99 ms", "max ms"), 0)
+_COLUMNS |= {"last after s": 1, "yes/s": 0, "CPU s of Synapse": 1, "CPU s": 1, "peak MB of Synapse": 0, "peak MB": 0}
+"""With so many digits after the point."""
+
+Measures = dict[str, float]
 
 
 def _say(text: str) -> None:
@@ -78,33 +90,76 @@ def _members(synapse: OpenSynapse, people: int) -> tuple[User, str, list[str]]:
     return admin, room, tokens
 
 
-async def _verify(port: int, room: str, token: str) -> tuple[int, bool, float]:
-    body = json.dumps({"token": token, "room_id": room}).encode()
-    head = (
-        f"POST /verify/user_in_room HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {AUTH_TOKEN}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What came of one request: `yes`, or the status (0: none)."""
+
+    outcome: str
+    seconds: float
+
+
+class _Callers:
+    """Connections that are kept; another one where all are busy."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def verify(self, room: str, token: str) -> _Seen:
+        body = json.dumps({"token": token, "room_id": room}).encode()
+        head = (
+            f"POST /verify/user_in_room HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {AUTH_TOKEN}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                status, answer = await self._exchange(head.encode() + body)
+        except (OSError, EOFError):
+            status, answer = 0, b""
+        joined = status == 200 and b'"room_membership":true' in answer
+        return _Seen("yes" if joined else str(status), time.perf_counter() - begun)
+
+    async def _exchange(self, message: bytes) -> tuple[int, bytes]:
+        reader, writer = await self._connection()
+        writer.write(message)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        assert length is not None
+        body = await reader.readexactly(int(length[1]))
+        self._idle.append((reader, writer))
+        return int(head.split(b" ", 2)[1]), body
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
+    def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+
+
+async def _all_join(port: int, room: str, tokens: list[str], seconds: float) -> tuple[list[_Seen], float]:
+    """Evenly over the time, whatever becomes of those before. Until the last answer it takes so many seconds."""
+    callers = _Callers(port)
+
+    async def one(number: int, token: str) -> _Seen:
+        await asyncio.sleep(number * seconds / len(tokens))
+        return await callers.verify(room, token)
+
     begun = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head.encode() + body)
-    answer = await reader.read()
-    writer.close()
-    return int(answer.split(b" ", 2)[1]), b'"room_membership":true' in answer, time.perf_counter() - begun
-
-
-async def _all_join(port: int, room: str, tokens: list[str]) -> tuple[list[tuple[int, bool, float]], float]:
-    """Evenly over the ten seconds, whatever becomes of those before."""
-
-    async def one(number: int, token: str) -> tuple[int, bool, float]:
-        await asyncio.sleep(number * SECONDS / len(tokens))
-        return await _verify(port, room, token)
-
-    begun = time.perf_counter()
-    outcomes = await asyncio.gather(*(one(number, token) for number, token in enumerate(tokens)))
-    return outcomes, time.perf_counter() - begun
+    seen = await asyncio.gather(*(one(number, token) for number, token in enumerate(tokens)))
+    took = time.perf_counter() - begun
+    callers.close()
+    return seen, took
 
 
 def _calls(service: Service) -> Counter[str]:
+    """As the service counts them. To read its measurements makes one call, if there was none for five seconds."""
     pattern = r'^uvs_upstream_duration_seconds_count\{call="(\w+)",outcome="\w+"\} ([0-9.]+)'
     counted: Counter[str] = Counter()
     for call, number in re.findall(pattern, service.metrics(), re.MULTILINE):
@@ -113,11 +168,16 @@ def _calls(service: Service) -> Counter[str]:
 
 
 def _peak_mb(process: Process) -> float:
+    """Since it was last forgotten."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-@dataclass(frozen=True)
+def _forget_peak(process: Process) -> None:
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True, slots=True)
 class _Scene:
     """Who asks whom about which room."""
 
@@ -125,76 +185,86 @@ class _Scene:
     room: str
     tokens: list[str]
 
-    def measure(self, service: Service, way_in: str, name: str) -> Crowd:
+    def measure(self, service: Service, seconds: float) -> Measures:
         """Let them all join once."""
-        before = _calls(service), cpu_seconds(service.process), cpu_seconds(self.synapse.process)
-        outcomes, took = asyncio.run(_all_join(service.port, self.room, self.tokens))
-        times = sorted(seconds * 1000 for _, _, seconds in outcomes)
-        return Crowd(
-            way_in,
-            name,
-            verified=sum(joined for _, joined, _ in outcomes),
-            turned_away=sum(status in {429, 503, 504} for status, _, _ in outcomes),
-            p50_ms=times[len(times) // 2],
-            p99_ms=times[len(times) * 99 // 100],
-            last_after=took,
-            calls=dict(_calls(service) - before[0]),
-            cpu_seconds=cpu_seconds(service.process) - before[1],
-            cpu_seconds_of_synapse=cpu_seconds(self.synapse.process) - before[2],
-            peak_mb=_peak_mb(service.process),
-        )
+        synapse = self.synapse.process
+        calls, log = _calls(service), len(synapse.log_text())
+        for process in (service.process, synapse):
+            _forget_peak(process)
+        ours, theirs = cpu_seconds(service.process), cpu_seconds(synapse)
+        with pinned(0):
+            seen, took = uvloop.run(_all_join(service.port, self.room, self.tokens, seconds))
+        ours, theirs = cpu_seconds(service.process) - ours, cpu_seconds(synapse) - theirs
+        outcomes = Counter(each.outcome for each in seen)
+        times = sorted(each.seconds * 1000 for each in seen if each.outcome == "yes")
+        in_log = synapse.log_text()[log:]
+        return {
+            **{outcome: outcomes[outcome] for outcome in ("yes", "503", "504")},
+            "other": sum(outcomes.values()) - outcomes["yes"] - outcomes["503"] - outcomes["504"],
+            "p50 ms": times[len(times) // 2],
+            "p99 ms": times[len(times) * 99 // 100],
+            "max ms": times[-1],
+            "last after s": took,
+            "yes/s": outcomes["yes"] / took,
+            "CPU s of Synapse": theirs,
+            "CPU s": ours,
+            "peak MB of Synapse": _peak_mb(synapse),
+            "peak MB": _peak_mb(service.process),
+            **{f"calls: {call}": number for call, number in sorted((_calls(service) - calls).items())},
+            **{f"in Synapse's log: {kind}": len(re.findall(pattern, in_log)) for kind, pattern in _KINDS.items()},
+        }
 
 
-def measure(people: int) -> list[Crowd]:
-    """All of it, once."""
+def measure(people: int, rounds: int) -> dict[str, dict[str, list[Measures]]]:
+    """By way in and crowd, what was seen in each round."""
+    found: dict[str, dict[str, list[Measures]]] = {way_in: {} for way_in in WAYS_IN}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with pinned(1):
             synapse = stack.enter_context(OpenSynapse(directory / "synapse"))
-        admin, room, tokens = _members(synapse, people)
+        with pinned(0):
+            admin, room, tokens = _members(synapse, people)
         scene = _Scene(synapse, room, tokens)
-        stack.enter_context(pinned(1))
-        crowds: list[Crowd] = []
-        for way_in, (times, rounds) in product(
-            WAYS_IN, ((KEPT, ("first", "again after 3 s")), (OFF, ("nothing kept",)))
-        ):
-            settings = synapse.way_in(way_in, admin)
-            with pinned(0):
-                service = Service(
-                    directory / f"service-{len(crowds)}",
-                    homeserver_url=settings["homeserver_url"],
-                    access_token=settings["access_token"],
-                    auth_token=AUTH_TOKEN,
-                    server_name=synapse.server_name,
-                    options={"UVS_HOMESERVER_ACCESS": way_in, **times},
-                )
-            with service:
-                for name in rounds:
-                    time.sleep(PAUSE)
-                    _say(f"{way_in}, {name} …")
-                    crowds.append(scene.measure(service, way_in, name))
-        return crowds
+        for number in range(1, rounds + 1):
+            for way_in in WAYS_IN:
+                settings = synapse.way_in(way_in, admin)
+                for which, (times, crowds) in enumerate(SERVICES):
+                    with pinned(0):
+                        service = Service(
+                            directory / f"{number}-{way_in}-{which}",
+                            homeserver_url=settings["homeserver_url"],
+                            access_token=settings["access_token"],
+                            auth_token=AUTH_TOKEN,
+                            server_name=synapse.server_name,
+                            options={"UVS_HOMESERVER_ACCESS": way_in, **times},
+                        )
+                    with service:
+                        for name, seconds in crowds:
+                            time.sleep(PAUSE)
+                            _say(f"round {number} of {rounds}: {way_in}, {name} …")
+                            found[way_in].setdefault(name, []).append(scene.measure(service, seconds))
+    return found
 
 
-def _row(crowd: Crowd) -> list[str]:
+def _medians(rounds: list[Measures]) -> Measures:
+    return {name: statistics.median(each.get(name, 0) for each in rounds) for name in rounds[0]}
+
+
+def _cells(measures: Measures) -> list[str]:
+    calls = {name.removeprefix("calls: "): number for name, number in measures.items() if name.startswith("calls: ")}
+    logged = sum(number for name, number in measures.items() if name.startswith("in Synapse's log: "))
     return [
-        crowd.way_in,
-        crowd.round,
-        f"{crowd.verified:,}",
-        f"{crowd.turned_away:,}",
-        f"{crowd.p50_ms:,.0f}",
-        f"{crowd.p99_ms:,.0f}",
-        f"{crowd.last_after:.1f}",
-        ", ".join(f"{number:,} {call}" for call, number in sorted(crowd.calls.items())),
-        f"{crowd.cpu_seconds_of_synapse:.1f}",
-        f"{crowd.cpu_seconds:.1f}",
-        f"{crowd.peak_mb:.0f}",
+        *(f"{measures[name]:,.{digits}f}" for name, digits in _COLUMNS.items()),
+        ", ".join(f"{number:,.0f} {call}" for call, number in calls.items()),
+        f"{logged:,.0f}",
     ]
 
 
-def _table(crowds: list[Crowd]) -> str:
-    names = "way in|round|verified|turned away|p50 ms|p99 ms|last after s|calls|CPU s of Synapse|CPU s|peak MB"
-    rows = [names.split("|"), ["---"] * 11, *(_row(crowd) for crowd in crowds)]
+def _table(found: dict[str, dict[str, list[Measures]]]) -> str:
+    head = ["way in", "crowd", *_COLUMNS, "calls", "in Synapse's log"]
+    rows = [head, ["---"] * len(head)]
+    for way_in, crowds in found.items():
+        rows += [[way_in, name, *_cells(_medians(rounds))] for name, rounds in crowds.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -202,11 +272,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench-crowd", description=__doc__)
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"how many ({PEOPLE})")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are told (3)")
+    parser.add_argument("--json", action="store_true", help="every round, machine-readable")
     arguments = parser.parse_args()
-    crowds = measure(arguments.people)
-    result: Any = [asdict(crowd) for crowd in crowds]
-    print(json.dumps(result, indent=2) if arguments.json else _table(crowds))
+    found: Any = measure(arguments.people, arguments.rounds)
+    print(json.dumps(found, indent=2) if arguments.json else _table(found))
 
 
 if __name__ == "__main__":
