@@ -34,7 +34,7 @@ from tests.parts.ways_in import OpenSynapse
 
 PEOPLE = 2000
 PAUSE = 3.0
-PATIENCE = 60.0  # seconds for one answer; the service itself gives up after ten
+PATIENCE = 5.0  # seconds, after which Prosody gives up (uvs_timeout)
 WAYS_IN = ("synapse-admin", "synapse-module")
 DEFAULTS = {"UVS_CACHE_TOKEN_TTL": "300", "UVS_CACHE_MEMBERSHIP_TTL": "5", "UVS_CACHE_POWER_LEVELS_TTL": "5"}
 """Said, since the parts for tests turn the cache off."""
@@ -59,7 +59,8 @@ _KINDS = {
 }
 """By the names of the service's own measurements, as they stand in Synapse's log."""
 
-_COLUMNS = dict.fromkeys(("yes", "503", "504", "other", "p50 ms", "p99 ms", "max ms"), 0)
+_OUTCOMES = ("yes", "503", "504", "gave up")
+_COLUMNS = dict.fromkeys((*_OUTCOMES, "other", "p50 ms", "p99 ms", "max ms"), 0)
 _COLUMNS |= {"last after s": 1, "yes/s": 0, "CPU s of Synapse": 1, "CPU s": 1, "peak MB of Synapse": 0, "peak MB": 0}
 """With so many digits after the point."""
 
@@ -92,7 +93,7 @@ def _members(synapse: OpenSynapse, people: int) -> tuple[User, str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What came of one request: `yes`, or the status (0: none)."""
+    """What came of one request: `yes`, another status, or `gave up`."""
 
     outcome: str
     seconds: float
@@ -101,8 +102,9 @@ class _Seen:
 class _Callers:
     """Connections that are kept; another one where all are busy."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, patience: float) -> None:
         self._port = port
+        self._patience = patience
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def verify(self, room: str, token: str) -> _Seen:
@@ -112,23 +114,24 @@ class _Callers:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         begun = time.perf_counter()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                status, answer = await self._exchange(head.encode() + body)
-        except (OSError, EOFError):
-            status, answer = 0, b""
-        joined = status == 200 and b'"room_membership":true' in answer
-        return _Seen("yes" if joined else str(status), time.perf_counter() - begun)
-
-    async def _exchange(self, message: bytes) -> tuple[int, bytes]:
         reader, writer = await self._connection()
+        try:
+            async with asyncio.timeout(self._patience):
+                outcome = await self._exchange(head.encode() + body, reader, writer)
+            self._idle.append((reader, writer))
+        except TimeoutError:
+            outcome = "gave up"
+            writer.close()
+        return _Seen(outcome, time.perf_counter() - begun)
+
+    async def _exchange(self, message: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         writer.write(message)
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         assert length is not None
         body = await reader.readexactly(int(length[1]))
-        self._idle.append((reader, writer))
-        return int(head.split(b" ", 2)[1]), body
+        status = head.split(b" ", 2)[1].decode()
+        return "yes" if status == "200" and b'"room_membership":true' in body else status
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle:
@@ -143,9 +146,8 @@ class _Callers:
             writer.close()
 
 
-async def _all_join(port: int, room: str, tokens: list[str], seconds: float) -> tuple[list[_Seen], float]:
+async def _all_join(callers: _Callers, room: str, tokens: list[str], seconds: float) -> tuple[list[_Seen], float]:
     """Evenly over the time, whatever becomes of those before. Until the last answer it takes so many seconds."""
-    callers = _Callers(port)
 
     async def one(number: int, token: str) -> _Seen:
         await asyncio.sleep(number * seconds / len(tokens))
@@ -184,6 +186,7 @@ class _Scene:
     synapse: OpenSynapse
     room: str
     tokens: list[str]
+    patience: float
 
     def measure(self, service: Service, seconds: float) -> Measures:
         """Let them all join once."""
@@ -193,14 +196,15 @@ class _Scene:
             _forget_peak(process)
         ours, theirs = cpu_seconds(service.process), cpu_seconds(synapse)
         with pinned(0):
-            seen, took = uvloop.run(_all_join(service.port, self.room, self.tokens, seconds))
+            callers = _Callers(service.port, self.patience)
+            seen, took = uvloop.run(_all_join(callers, self.room, self.tokens, seconds))
         ours, theirs = cpu_seconds(service.process) - ours, cpu_seconds(synapse) - theirs
         outcomes = Counter(each.outcome for each in seen)
         times = sorted(each.seconds * 1000 for each in seen if each.outcome == "yes")
         in_log = synapse.log_text()[log:]
         return {
-            **{outcome: outcomes[outcome] for outcome in ("yes", "503", "504")},
-            "other": sum(outcomes.values()) - outcomes["yes"] - outcomes["503"] - outcomes["504"],
+            **{outcome: outcomes[outcome] for outcome in _OUTCOMES},
+            "other": len(seen) - sum(outcomes[outcome] for outcome in _OUTCOMES),
             "p50 ms": times[len(times) // 2],
             "p99 ms": times[len(times) * 99 // 100],
             "max ms": times[-1],
@@ -215,7 +219,7 @@ class _Scene:
         }
 
 
-def measure(people: int, rounds: int) -> dict[str, dict[str, list[Measures]]]:
+def measure(people: int, rounds: int, patience: float) -> dict[str, dict[str, list[Measures]]]:
     """By way in and crowd, what was seen in each round."""
     found: dict[str, dict[str, list[Measures]]] = {way_in: {} for way_in in WAYS_IN}
     with ExitStack() as stack:
@@ -224,7 +228,7 @@ def measure(people: int, rounds: int) -> dict[str, dict[str, list[Measures]]]:
             synapse = stack.enter_context(OpenSynapse(directory / "synapse"))
         with pinned(0):
             admin, room, tokens = _members(synapse, people)
-        scene = _Scene(synapse, room, tokens)
+        scene = _Scene(synapse, room, tokens, patience)
         for number in range(1, rounds + 1):
             for way_in in WAYS_IN:
                 settings = synapse.way_in(way_in, admin)
@@ -273,9 +277,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-crowd", description=__doc__)
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"how many ({PEOPLE})")
     parser.add_argument("--rounds", type=int, default=3, help="of which medians are told (3)")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help=f"seconds for an answer ({PATIENCE:.0f})")
     parser.add_argument("--json", action="store_true", help="every round, machine-readable")
     arguments = parser.parse_args()
-    found: Any = measure(arguments.people, arguments.rounds)
+    found: Any = measure(arguments.people, arguments.rounds, arguments.patience)
     print(json.dumps(found, indent=2) if arguments.json else _table(found))
 
 
