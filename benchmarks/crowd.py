@@ -44,7 +44,7 @@ NOTHING_KEPT = dict.fromkeys(DEFAULTS, "0")
 Seconds = float
 SERVICES: tuple[tuple[Mapping[str, str], tuple[tuple[str, Seconds], ...]], ...] = (
     (DEFAULTS, (("in 10 s", 10.0), ("all again, 3 s later", 10.0))),
-    (NOTHING_KEPT, (("in 10 s, nothing kept", 10.0),)),
+    (NOTHING_KEPT, (("in 10 s, nothing kept", 10.0), ("in 4 s, nothing kept", 4.0))),
     (DEFAULTS, (("in 4 s", 4.0),)),
     (DEFAULTS, (("in 1 s", 1.0),)),
 )
