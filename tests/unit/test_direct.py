@@ -161,3 +161,48 @@ async def test_a_thousand_who_give_up_at_any_moment_leave_nothing_open() -> None
         assert engine._opening == 0
         assert engine._open == {each for idle in engine._idle.values() for each in idle}
         assert 1 <= len(engine._open) <= MAX_CONNECTIONS
+
+
+class TestACrowd:
+    async def test_has_as_many_as_there_may_be_where_answers_take_their_time(self) -> None:
+        together = asyncio.Event()
+
+        async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(raw.heads) == MAX_CONNECTIONS:
+                together.set()
+            await together.wait()
+            writer.write(GOOD)
+
+        async with serving(behave) as raw, open_client(timeout=5) as client:
+            answers = await asyncio.gather(*(ask(client, raw.url) for _ in range(MAX_CONNECTIONS)))
+        assert {answer.status for answer in answers} == {200}
+        assert raw.connections == MAX_CONNECTIONS
+
+    async def test_is_served_in_turn_where_no_connection_is_used_again(self) -> None:
+        async with serving(writes(ok(b"{}", b"Connection: close"))) as raw, open_client(timeout=5) as client:
+            answers = await asyncio.gather(*(ask(client, raw.url) for _ in range(300)))
+        assert {answer.status for answer in answers} == {200}
+        assert raw.connections == 300
+
+    async def test_does_not_wait_for_ever_where_no_connection_can_be_made(self) -> None:
+        async with open_client(timeout=5) as client:
+            outcomes = await asyncio.gather(
+                *(ask(client, "http://127.0.0.1:1") for _ in range(300)), return_exceptions=True
+            )
+        assert all("connection refused" in str(outcome) for outcome in outcomes)
+
+    async def test_hears_in_time_that_nobody_answers(self) -> None:
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server, open_client(timeout=0.9) as client:
+            port = server.sockets[0].getsockname()[1]
+            begun = asyncio.get_running_loop().time()
+            outcomes = await asyncio.gather(
+                *(ask(client, f"https://127.0.0.1:{port}") for _ in range(100)), return_exceptions=True
+            )
+            assert asyncio.get_running_loop().time() - begun < 2.5
+            await asyncio.sleep(0.05)  # until the other side has seen that they are closed
+        assert all("nobody answers at its address" in str(outcome) for outcome in outcomes)
