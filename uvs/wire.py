@@ -57,17 +57,28 @@ class Callers:
         self._authorization = None if auth_token is None else f"Bearer {auth_token}".encode()
         self._rate = rate
 
-    async def admit(self, request: Request) -> bool:
-        """Whether this caller may ask. Raises LimitExceeded."""
-        if self._authorization is not None and self._shown(request, self._authorization):
-            return True
-        await self._rate.ask(caller(request.client.host if request.client else ""))
+    @property
+    def welcome(self) -> bool:
+        """Whether strangers may ask."""
         return self._authorization is None
 
-    @staticmethod
-    def _shown(request: Request, authorization: bytes) -> bool:
+    def knows(self, request: Request) -> bool:
+        """Whether this caller shows the credential."""
+        if self._authorization is None:
+            return False
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], authorization)
+        return len(given) == 1 and hmac.compare_digest(given[0], self._authorization)
+
+    async def count(self, request: Request) -> None:
+        """A stranger asks. Raises LimitExceeded where they have asked too often."""
+        await self._rate.ask(caller(request.client.host if request.client else ""))
+
+    async def admit(self, request: Request) -> bool:
+        """Whether this caller may ask. Raises LimitExceeded."""
+        if self.knows(request):
+            return True
+        await self.count(request)
+        return self.welcome
 
 
 def forbidden(request: Request) -> Response:
@@ -103,11 +114,14 @@ class Gate:
 
         The order is the API's: body, credential, and only then fields.
         """
-        admitted = await self._callers.admit(request)
+        known = self._callers.knows(request)
+        admitted = known or self._callers.welcome
         with (self._concurrency if admitted else self._strangers).place():
             reading = True
             try:
                 async with asyncio.timeout(self._timeout):
+                    if not known:
+                        await self._callers.count(request)
                     body = await read_json(request)
                     reading = False
                     return await answer(request, body) if admitted else forbidden(request)

@@ -7,9 +7,11 @@ import contextlib
 
 import pytest
 
+from tests.parts.connections import accepting
 from tests.unit.test_http_seam import LIMIT, Behave, Raw, ask, ask_once, cannot_tell, ok, serving, writes
 from uvs.errors import CannotTell
-from uvs.net.connection import MAX_HEAD, MAX_INTERIM
+from uvs.net.calls import Failed
+from uvs.net.connection import MAX_HEAD, MAX_INTERIM, Connection
 from uvs.net.direct import DirectEngine
 from uvs.net.http import MAX_CONNECTIONS, HttpClient, open_client
 
@@ -88,6 +90,22 @@ class TestConnections:
             assert (await ask(client, url)).body == {"good": 1}
 
 
+class TestServersThatSpeakFirst:
+    @pytest.mark.parametrize("says", [b"", b"x", b"HTTP/1.1 503 -\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"])
+    async def test_are_cannot_tell_and_leave_nothing_open(self, says: bytes) -> None:
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(says)
+            writer.close()
+
+        async with accepting(serve) as port, open_client(timeout=5, most=5) as client:
+            outcomes = await asyncio.gather(
+                *(ask(client, f"http://127.0.0.1:{port}") for _ in range(100)), return_exceptions=True
+            )
+            await asyncio.sleep(0.05)
+            assert not opened(client)
+        assert {type(outcome) for outcome in outcomes} == {Failed}
+
+
 class TestAnswers:
     async def test_one_without_a_length_ends_with_its_connection(self) -> None:
         head = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -135,6 +153,12 @@ class TestRequests:
                 await ask(client, raw.url, headers={"Authorization": "Bearer a\r\nX: y"})
         assert not raw.heads
 
+    @pytest.mark.parametrize("host", ["a..example", "a" * 64 + ".example"])
+    async def test_a_host_name_that_is_none_is_not_known(self, host: str) -> None:
+        async with open_client(timeout=5) as client:
+            with pytest.raises(CannotTell, match="its host name is not known"):
+                await ask(client, f"http://{host}")
+
     async def test_the_host_is_written_as_it_is_in_a_url(self) -> None:
         async with serving(writes(GOOD)) as raw, open_client(timeout=5) as client:
             await ask(client, raw.url, limit=LIMIT)
@@ -156,11 +180,43 @@ async def test_a_thousand_who_give_up_at_any_moment_leave_nothing_open() -> None
     async with serving(behave) as raw, open_client(timeout=5) as client:
         await asyncio.gather(*(give_up(client, raw.url, number % 50 / 1000) for number in range(1000)))
         assert (await ask(client, raw.url)).body == {"good": 1}
-        engine = client._engine
-        assert isinstance(engine, DirectEngine)
-        assert engine._opening == 0
-        assert engine._open == {each for idle in engine._idle.values() for each in idle}
-        assert 1 <= len(engine._open) <= MAX_CONNECTIONS
+        assert 1 <= len(opened(client)) <= MAX_CONNECTIONS
+
+
+async def test_who_gives_up_in_the_turn_in_which_the_answer_comes_leaves_nothing_open() -> None:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GOOD)
+        await writer.drain()
+        answered.set()
+
+    async with serving(behave) as raw, open_client(timeout=5) as client:
+        for _ in range(10):
+            answered = asyncio.Event()
+            asking = asyncio.create_task(ask(client, raw.url))
+            for _ in range(1000):
+                if any(each._exchange for each in engine_of(client)._open):
+                    break
+                await asyncio.sleep(0)
+            connection = next(iter(engine_of(client)._open))
+            connection.data_received(GOOD)  # the event loop tells of it, and the deadline ends, in one turn
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert not opened(client)
+            await answered.wait()
+
+
+def engine_of(client: HttpClient) -> DirectEngine:
+    assert isinstance(client._engine, DirectEngine)
+    return client._engine
+
+
+def opened(client: HttpClient) -> set[Connection]:
+    """The open connections, all of which are idle."""
+    engine = engine_of(client)
+    assert engine._opening == 0
+    assert engine._open == {each for idle in engine._idle.values() for each in idle}
+    return engine._open
 
 
 class TestACrowd:

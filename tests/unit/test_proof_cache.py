@@ -4,6 +4,7 @@ wait. The same for memory and for Redis."""
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -188,6 +189,16 @@ class TestOneQuestionForAll:
         assert good.result() == 0
         with pytest.raises(CannotTell):
             bad.result()
+
+    async def test_what_it_raises_has_for_nobody_the_trace_of_the_others(self, replica: Replica, truth: Truth) -> None:
+        truth.error = CannotTell("no")
+        truth.gate.clear()
+        asking = waiting(*(replica.get(truth) for _ in range(100)))
+        await settle()
+        truth.gate.set()
+        errors = await outcomes(asking)
+        assert {type(error) for error in errors} == {CannotTell}
+        assert len(traceback.extract_tb(errors[-1].__traceback__)) < 10
 
 
 class TestDrops:

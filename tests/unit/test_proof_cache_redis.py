@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.cached import SECONDS, FakeRedis, Replica, Truth, outcomes, settle, waiting
 from tests.unit.strangers import Clock
-from uvs.cache.redis import REST, SKEW, TIMEOUT
+from uvs.cache.redis import MAX_WAITING, REST, SKEW, TIMEOUT
 from uvs.errors import CannotTell
 
 
@@ -309,3 +309,15 @@ class TestExchanges:
             await outcomes(asking)
         await settle()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_those_beyond_what_redis_can_be_asked_ask_the_homeserver(
+    clock: Clock, redis: FakeRedis, truth: Truth
+) -> None:
+    replica = Replica(clock, redis)
+    redis.gate.clear()
+    asking = waiting(*(replica.get(truth, str(number)) for number in range(MAX_WAITING + 100)))
+    await settle()
+    assert 50 < truth.asked < MAX_WAITING  # these were not kept waiting
+    redis.gate.set()
+    assert set(await outcomes(asking)) == {0}

@@ -45,7 +45,7 @@ class Question(Generic[V]):
     """One question, asked by one caller, and its outcome. `key` is `None` where nothing of it may be kept or shared.
     The answer belongs to the first of `scopes`, and counts only under the generations of all of them."""
 
-    __slots__ = ("_error", "_value", "decode", "generations", "key", "load", "scopes", "seconds", "tell")
+    __slots__ = ("_error", "_trace", "_value", "decode", "generations", "key", "load", "scopes", "seconds", "tell")
 
     def __init__(  # noqa: PLR0913, PLR0917 - what there is to know of a question
         self,
@@ -66,6 +66,7 @@ class Question(Generic[V]):
         self.generations: tuple[Generation, ...] = ()
         self._value: V | _Missing = MISSING
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
 
     @property
     def answered(self) -> bool:
@@ -75,12 +76,15 @@ class Question(Generic[V]):
         self._value = value
 
     def fail(self, error: BaseException) -> None:
-        self._error = error
+        self._error, self._trace = error, error.__traceback__
 
     def result(self) -> V:
         """The answer, once it was asked. Raises what the asking raised."""
         if self._error is not None:
-            error, self._error = self._error, None  # which leads to this frame, and so to itself: a circle
+            # Several may wait for it: each gets the trace that it had, and not those of the others as well. What is
+            # raised leads to this frame, and so to itself: a circle.
+            error, self._error = self._error.with_traceback(self._trace), None
+            self._trace = None
             try:
                 raise error
             finally:

@@ -29,8 +29,12 @@ REST = 1.0
 MAX_VALUE = 1024 * 1024
 """Bytes. A larger one is not written, and reading it is a failure."""
 
-MAX_VALUES = 512
-"""Read or written in one exchange; the others wait for the next."""
+MAX_COMMANDS = 512
+"""In one exchange; the others wait for the next."""
+
+MAX_WAITING = 2048
+"""For the next exchanges. What comes beyond does without Redis: to wait for it would take longer than to ask the
+homeserver."""
 
 SKEW = 2.0
 """Seconds by which the clocks of replicas may differ."""
@@ -189,6 +193,8 @@ class RedisStore:
             if self._clock() < self._try_again:
                 return None
             self._try_again = self._clock() + REST
+        if len(self._waiting) >= MAX_WAITING and not even_if_down:
+            return None
         replies: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((commands, replies))
         if self._exchanges is None or self._exchanges.done():
@@ -197,7 +203,7 @@ class RedisStore:
 
     async def _make_exchanges(self) -> None:
         while self._waiting:
-            wanted = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_VALUES))]
+            wanted = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_COMMANDS))]
             replies = await self._make_exchange([command for commands, _ in wanted for command in commands])
             if replies is None:
                 wanted += self._waiting

@@ -75,8 +75,7 @@ class SynapseAdmin(ClientApi):
     async def redeem_for(self, token: OpenIDToken, room_id: RoomID) -> tuple[UserID, Standing | Refusal] | Refusal:
         if (known := self._proofs.member(token, room_id)) is not None:
             member, levels, creation = known
-            if creation is not None or not levels.needs_creation(member, room_id):
-                return member, Standing.of(member, room_id, levels, creation)
+            return member, Standing.of(member, room_id, levels, creation)
         user = await self._user(token)
         if isinstance(user, Refusal):
             return user

@@ -69,7 +69,8 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: Request, message: bytes, body: Body, deadline: float) -> Response:
         """Send `message` and read the answer into `body`. Raises Failed, what `body` raises, and Lost."""
-        assert self._transport is not None  # noqa: S101 - nobody has one that is closed
+        if self._transport is None:
+            raise Lost  # between the moment it was made and now
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(deadline, self._fail_late)
         answer: asyncio.Future[Response] = loop.create_future()
@@ -77,10 +78,11 @@ class Connection(asyncio.Protocol):
         try:
             self._transport.write(message)
             return await answer
-        finally:
-            if self._exchange is not None:  # whoever asked has given up
-                self._exchange = None
-                self.close()
+        except BaseException:
+            # Also where whoever asked gives up in the very turn in which the answer came: nobody puts it back then.
+            self._exchange = None
+            self.close()
+            raise
 
     def close(self) -> None:
         """At once. Nothing is sent any more and nobody is waited for."""

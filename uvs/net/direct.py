@@ -15,13 +15,10 @@ from urllib.parse import urlsplit
 
 from uvs.net.calls import Outcome
 from uvs.net.connection import Connection, Lost
-from uvs.net.engine import HEADERS, Body, Request, Response, broken, nobody_there, untrusted
+from uvs.net.engine import CONNECT_SHARE, HEADERS, Body, Request, Response, broken, nobody_there, untrusted
 
 KEEPALIVE_SECONDS = 30.0
 """Idle connections are closed before the usual 60 s of reverse proxies, which would cut one off under a request."""
-
-CONNECT_SHARE = 1 / 3
-"""The part of a call's time that connecting may take: who does not answer by then, nobody waits for."""
 
 NEXT_ADDRESS_SECONDS = 0.25
 """After which the next address of a name is tried beside the first (RFC 8305, section 5)."""
@@ -71,13 +68,13 @@ class DirectEngine:
         origin, message = self._render(request)
         idle = self._idle[origin]
         try:
-            connection = idle.pop() if idle else await self._connect(origin, request.what)
+            connection = idle.pop() if idle else await self._connect(origin, request.what, deadline)
             try:
                 response = await connection.ask(request, message, body, deadline)
             except Lost:
                 # The other side closes an idle connection at this very moment, or its process has ended. All that is
                 # asked through here may be asked twice; once more, on a new connection, is enough.
-                connection = await self._connect(origin, request.what)
+                connection = await self._connect(origin, request.what, deadline)
                 response = await connection.ask(request, message, body, deadline)
         except Lost:
             raise broken(request.what, "the connection is closed instead of an answer") from None
@@ -118,12 +115,13 @@ class DirectEngine:
             return origin, ("".join(lines) + "\r\n").encode("ascii")
         return origin, f"{''.join(lines)}Content-Length: {len(request.body)}\r\n\r\n".encode("ascii") + request.body
 
-    async def _connect(self, origin: _Origin, what: str) -> Connection:
+    async def _connect(self, origin: _Origin, what: str, deadline: float) -> Connection:
+        loop = asyncio.get_running_loop()
         if len(self._open) + self._opening >= self._most:
             self._make_room()
         self._opening += 1
         try:
-            async with asyncio.timeout(self._timeout * CONNECT_SHARE):
+            async with asyncio.timeout_at(min(deadline, loop.time() + self._timeout * CONNECT_SHARE)):
                 return await self._open_connection(origin)
         except TimeoutError:
             raise nobody_there(what) from None
@@ -131,7 +129,7 @@ class DirectEngine:
             raise untrusted(what, error.verify_message) from None
         except ssl.SSLError:
             raise broken(what, "TLS cannot be agreed on", Outcome.UNREACHABLE) from None
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):
             raise broken(what, "its host name is not known", Outcome.UNREACHABLE) from None
         except OSError as error:
             # Only what the system calls it: the text of the error may have more in it.
@@ -176,7 +174,8 @@ class DirectEngine:
             ssl=self._tls if origin.tls else None,
             server_hostname=origin.host if origin.tls else None,
         )
-        self._open.add(connection)
+        if connection.usable:  # the other side may have closed it already
+            self._open.add(connection)
         return connection
 
     def _make_room(self) -> None:

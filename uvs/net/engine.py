@@ -16,6 +16,9 @@ from uvs.net.calls import Failed, Outcome
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"uvs/{__version__}"}
 """Of every request: nothing is wanted compressed, since nothing is decompressed."""
 
+CONNECT_SHARE = 1 / 3
+"""The part of a call's time that connecting may take: who does not answer by then, nobody waits for."""
+
 _SCRAPS = 1000
 _LEAST_OF_A_PIECE = 16
 """So many pieces of an answer may be of any size; those of one that has more hold so many bytes on average. Each is

@@ -9,7 +9,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from uvs.net.calls import Failed, Outcome
-from uvs.net.engine import HEADERS, Body, Request, Response, broken, nobody_there, too_slow, untrusted
+from uvs.net.engine import CONNECT_SHARE, HEADERS, Body, Request, Response, broken, nobody_there, too_slow, untrusted
 from uvs.net.errands import Errands
 
 # It logs whole URLs at INFO, and headers at DEBUG: tokens. No log level of ours may turn that on.
@@ -39,7 +39,7 @@ class HttpxEngine:
         self._errands = Errands()
         # httpx leaves a connection open that is cancelled while TLS is agreed on, so that must fail by itself before
         # the deadline cancels it.
-        self._client = open_httpx(transport, httpx.Timeout(timeout, connect=timeout / 3))
+        self._client = open_httpx(transport, httpx.Timeout(timeout, connect=timeout * CONNECT_SHARE))
 
     async def open(self) -> None:
         await self._client.__aenter__()

@@ -107,8 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is there by now stays to the end: no collection has to look through it again. The thresholds are those of
-        # Python, since with higher ones there are fewer pauses, and each is longer.
+        # What is there by now stays to the end: no collection has to look through it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)

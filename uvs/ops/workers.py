@@ -77,8 +77,16 @@ class Workers:
 
     def _start_due(self, watched: int, held: int) -> None:
         for place in [place for place, due in self._due.items() if due <= time.monotonic()]:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                if not self._places:
+                    raise  # nobody serves
+                # There are too many processes, or there is no memory, which may be why the last one ended.
+                _log.error("Worker %d cannot be started: %s", place, error.strerror)
+                self._due[place] = time.monotonic() + RESTART_PAUSE
+                continue
             del self._due[place]
-            pid = os.fork()
             if pid == 0:
                 os.close(held)
                 self._be_worker(place, watched)
