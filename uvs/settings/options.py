@@ -142,7 +142,8 @@ class Settings(BaseSettings):
     federation_url: Url | None = Field(
         None,
         description="Where OpenID tokens are redeemed, if the listener behind `UVS_HOMESERVER_URL` has no `openid` or "
-        "`federation` resource. Not set: there, or else where other homeservers find yours.",
+        "`federation` resource. Not a Synapse worker, where that call fails. Not set: there, or else where other "
+        "homeservers find yours.",
         examples=["https://matrix.example.org:8448"],
     )
     homeservers: Annotated[tuple[HomeserverTable, ...], NoDecode, BeforeValidator(_parse_tables)] = Field(
