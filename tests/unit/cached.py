@@ -117,7 +117,7 @@ class Replica:
         return await self.cache.get(self.question(truth, key, *scopes, seconds=seconds))
 
     async def drop(self, scope: str = "scope") -> None:
-        await self.cache.drop(scope.encode())
+        await self.cache.drop(self.cache.digests.of(scope.encode()))
 
 
 async def settle(times: int = 30) -> None:

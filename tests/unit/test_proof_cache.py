@@ -7,6 +7,7 @@ import asyncio
 import traceback
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,9 @@ from tests.unit.strangers import Clock
 from uvs.cache import Digests, Loaded, Question, joined
 from uvs.cache.memory import ENTRY_BYTES, GROWTH, MemoryStore
 from uvs.errors import CannotTell
+from uvs.homeserver.proofs import Proofs, Times
+from uvs.matrix.identifiers import RoomID, UserID
+from uvs.matrix.openid import OpenIDToken
 
 
 @pytest.fixture
@@ -370,3 +374,48 @@ async def test_a_hit_neither_waits_nor_starts_anything(clock: Clock, truth: Trut
     with pytest.raises(StopIteration) as done:
         step(None)
     assert done.value.value == 0
+
+
+class TestForgetting:
+    """By the names that the ways in have for it."""
+
+    async def test_a_token_is_asked_about_again(self, replica: Replica) -> None:
+        asked = []
+
+        async def ask() -> UserID:
+            asked.append(1)
+            return UserID.parse("@a:example.org")
+
+        proofs = Proofs(replica.cache, Times(300, 5, 5), "here")
+        for _ in range(2):
+            await proofs.get(proofs.token(OpenIDToken("one"), ask))
+            await proofs.get(proofs.token(OpenIDToken("other"), ask))
+        assert len(asked) == 2
+        await proofs.forget_token(OpenIDToken("one"))
+        await proofs.get(proofs.token(OpenIDToken("one"), ask))
+        await proofs.get(proofs.token(OpenIDToken("other"), ask))
+        assert len(asked) == 3
+
+    async def test_everything_about_a_room_is_asked_again(self, replica: Replica) -> None:
+        asked = []
+
+        async def joined() -> bool:
+            asked.append("joined")
+            return True
+
+        async def levels(_: RoomID) -> msgspec.Raw:
+            asked.append("levels")
+            return msgspec.Raw(b"{}")
+
+        proofs = Proofs(replica.cache, Times(300, 5, 5), "here")
+        room, other = RoomID.parse("!a:example.org"), RoomID.parse("!b:example.org")
+        for _ in range(2):
+            for each in (room, other):
+                await proofs.get(proofs.joined(each, "@a:example.org", joined))
+                await proofs.get(proofs.power_levels(each, levels))
+        assert sorted(asked) == ["joined", "joined", "levels", "levels"]
+        await proofs.forget_room(room)
+        for each in (room, other):
+            await proofs.get(proofs.joined(each, "@a:example.org", joined))
+            await proofs.get(proofs.power_levels(each, levels))
+        assert sorted(asked) == ["joined"] * 3 + ["levels"] * 3

@@ -120,7 +120,8 @@ class Order(RuleBasedStateMachine):
         self.tick()
         told = self.replicas if self.redis is None else [self.replicas[number]]
         for replica in told:
-            self.run(replica.cache.drop(kind.encode() if kind == "token" else b"room", room.encode()))
+            scope = replica.cache.digests.of(kind.encode() if kind == "token" else b"room", room.encode())
+            self.run(replica.cache.drop(scope))
         for each in ["token"] if kind == "token" else ["membership", "levels"]:
             self.dropped[each, room] = self.clock.now
 

@@ -215,10 +215,10 @@ class Cache:
         await self.ask(question)
         return question.result()
 
-    async def drop(self, *parts: bytes) -> None:
-        """Forget what belongs to that scope. Who asks from now on gets nothing that was asked before; who waits
+    async def drop(self, scope: bytes) -> None:
+        """Forget what belongs to it. Who asks from now on gets nothing that was asked before; who waits
         already may. Raises CannotTell where other replicas may not have heard of it."""
-        await self.store.drop(self.digests.of(*parts))
+        await self.store.drop(scope)
 
     def _board(self, question: Question[Any], waiter: _Waiter) -> _Flight:
         flight = None if question.key is None else self._flights.get(question.key)
