@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from uvs.cache import Cache, Digests, Store, tell_nobody
+from uvs.cache import Cache, Digests, Store, Tell, tell_nobody_of
 from uvs.cache.memory import MemoryStore
 from uvs.cache.redis import RedisStore
 from uvs.homeserver import Federation, Inspectable
@@ -38,15 +38,6 @@ BUFFERED_OF_OTHERS = 16 * 1024 * 1024
 
 FETCH_SHARE = 0.4
 """The part of a request's time that looking for a well-known document may take, where that is less than it needs."""
-
-
-def tell_nobody_of(_cache: str) -> Callable[[bool], None]:
-    """For who measures nothing."""
-    return tell_nobody
-
-
-Tell = Callable[[str], Callable[[bool], None]]
-"""Gives for each cache whom to tell of hits and misses."""
 
 
 def open_cache(

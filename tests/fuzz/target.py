@@ -66,6 +66,13 @@ def parts(data: bytes, count: int) -> list[bytes]:
     return given + [b""] * (count - len(given))
 
 
+def in_pieces(data: bytes) -> tuple[bytes, list[bytes]]:
+    """What somebody writes, whole and in pieces of one size; the first part of `data` says of which."""
+    sizes, raw = parts(data, 2)
+    size = 1 + sizes[0] if sizes else len(raw)
+    return raw, [raw[at : at + size] for at in range(0, len(raw), size or 1)]
+
+
 def joined(*values: bytes | str) -> bytes:
     """An input of several parts."""
     return SEPARATOR.join(map(_raw, values))

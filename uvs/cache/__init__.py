@@ -41,6 +41,15 @@ def tell_nobody(_hit: bool) -> None:
     """For who measures nothing."""
 
 
+Tell = Callable[[str], Callable[[bool], None]]
+"""Gives for each cache whom to tell of hits and misses."""
+
+
+def tell_nobody_of(_cache: str) -> Callable[[bool], None]:
+    """For who measures nothing of any."""
+    return tell_nobody
+
+
 class Question(Generic[V]):
     """One question, asked by one caller, and its outcome. `key` is `None` where nothing of it may be kept or shared.
     The answer belongs to the first of `scopes`, and counts only under the generations of all of them."""

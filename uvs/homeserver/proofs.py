@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from uvs.cache import MISSING, Cache, Digests, Load, Loaded, Question, joined, tell_nobody
+from uvs.cache import MISSING, Cache, Digests, Load, Loaded, Question, Tell, joined, tell_nobody_of
 from uvs.cache.memory import MemoryStore
 from uvs.errors import Refusal
 from uvs.homeserver.events import read_content, read_levels
@@ -62,7 +62,7 @@ class Proofs:
         cache: Cache,
         times: Times,
         *whose: str,
-        tell: Callable[[str], Callable[[bool], None]] = lambda _kind: tell_nobody,
+        tell: Tell = tell_nobody_of,
     ) -> None:
         """`whose` tells them from those of every other homeserver, way in and setting. `tell` gives for each kind whom
         to tell of hits and misses."""

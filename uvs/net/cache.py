@@ -8,15 +8,13 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from uvs.cache import tell_nobody
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 Load = Callable[[V | None], Awaitable[tuple[V, float]]]
 """Gives the value, and for how many seconds to keep it. It is told the value that was kept before, if one still is."""
-
-
-def tell_nobody(_hit: bool) -> None:
-    """For who measures nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.IN.SRV import SRV
 
+from uvs.cache import tell_nobody
 from uvs.errors import CannotTell
-from uvs.net.cache import Cache, tell_nobody
+from uvs.net.cache import Cache
 from uvs.net.calls import Call, Observe, Outcome, observe_nothing
 from uvs.net.hosts import IPAddress
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import httpx
 import msgspec
 
+from uvs.cache import tell_nobody
 from uvs.errors import CannotTell
 from uvs.matrix.identifiers import InvalidIdentifier, ServerName
 from uvs.net.answers import Answer
-from uvs.net.cache import Cache, tell_nobody
+from uvs.net.cache import Cache
 from uvs.net.calls import Call
 from uvs.net.dates import read_date
 from uvs.net.destination import Addresses, Destination, Step, Tell, get

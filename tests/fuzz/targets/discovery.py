@@ -14,7 +14,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from tests.fuzz.target import Messages, joined, parts, plain_json, target, text
+from tests.fuzz.target import Messages, in_pieces, joined, parts, plain_json, target, text
 from tests.fuzz.targets.answers import ask_for_a_refusal
 from tests.fuzz.targets.requests import runner
 from uvs.errors import CannotTell, Overloaded, Refusal
@@ -332,9 +332,7 @@ def _client() -> tuple[HttpClient, Any]:
 )
 def http_client_bytes(data: bytes) -> str:
     """An answer or CannotTell, in words that quote nothing; and every connection is closed."""
-    sizes, raw = parts(data, 2)
-    size = 1 + sizes[0] if sizes else len(raw)
-    pieces = [raw[at : at + size] for at in range(0, len(raw), size or 1)]
+    _, pieces = in_pieces(data)
     client, guard = _client()
     guard._network = network = _Network(pieces)
     answer = runner().run(ask_for_a_refusal(client, "https://127.0.0.1:1/"))

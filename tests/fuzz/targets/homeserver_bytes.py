@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import h11
 
-from tests.fuzz.target import joined, parts, target
+from tests.fuzz.target import in_pieces, joined, target
 from tests.fuzz.targets.answers import HOMESERVERS
 from tests.fuzz.targets.requests import runner
 from uvs.errors import CannotTell
@@ -114,10 +114,9 @@ def _as_h11_reads(data: bytes) -> tuple[int, bytes, bool] | None:
 def homeserver_bytes(data: bytes) -> str:
     """A whole answer or an exception in words that quote nothing; where the connection is kept, another parser that
     reads the same bytes reads the same status and body, and nothing follows."""
-    sizes, raw = parts(data, 2)
-    size = 1 + sizes[0] if sizes else len(raw)
+    raw, pieces = in_pieces(data)
     held = [0]
-    outcome, kept = runner().run(_answer([raw[at : at + size] for at in range(0, len(raw), size or 1)], held))
+    outcome, kept = runner().run(_answer(pieces, held))
     assert held[0] <= LIMIT
     if isinstance(outcome, str):
         return outcome
