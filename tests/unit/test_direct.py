@@ -184,26 +184,23 @@ async def test_a_thousand_who_give_up_at_any_moment_leave_nothing_open() -> None
 
 
 async def test_who_gives_up_in_the_turn_in_which_the_answer_comes_leaves_nothing_open() -> None:
+    asked, over = asyncio.Event(), asyncio.Event()
+
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(GOOD)
-        await writer.drain()
-        answered.set()
+        asked.set()
+        await over.wait()
+        writer.close()
 
     async with serving(behave) as raw, open_client(timeout=5) as client:
-        for _ in range(10):
-            answered = asyncio.Event()
-            asking = asyncio.create_task(ask(client, raw.url))
-            for _ in range(1000):
-                if any(each._exchange for each in engine_of(client)._open):
-                    break
-                await asyncio.sleep(0)
-            connection = next(iter(engine_of(client)._open))
-            connection.data_received(GOOD)  # the event loop tells of it, and the deadline ends, in one turn
-            asking.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-            assert not opened(client)
-            await answered.wait()
+        asking = asyncio.create_task(ask(client, raw.url))
+        await asyncio.wait_for(asked.wait(), 5)
+        (connection,) = engine_of(client)._open
+        connection.data_received(GOOD)  # the event loop tells of it, and the deadline ends, in one turn
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not opened(client)
+        over.set()
 
 
 def engine_of(client: HttpClient) -> DirectEngine:
